@@ -1,0 +1,1 @@
+"""From recipes to an image, as an ordinary user."""

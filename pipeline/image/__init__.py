@@ -1,0 +1,1 @@
+"""The image as a value: entries, manifest, archive. What build makes and host deploys."""
