@@ -1,0 +1,211 @@
+"""Reads a folder of recipes: every problem of every file at once, one line each."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, get_args
+
+from pydantic import ValidationError
+
+from pipeline.build.recipe import SHA256, Autoconf, Component, Image, Kbuild, Model
+from pipeline.errors import ProblemsError
+from pipeline.paths import beneath
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+# what `kind` and `system` may say: pydantic puts it into the path of a problem
+_TAGS = ("https", "debian-source", "debian-binary", "kbuild", "autoconf", "prebuilt")
+
+_M = TypeVar("_M", bound=Model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipes:
+    """All recipes of a folder; `components` and `images` by name, `root` is the folder."""
+
+    root: Path
+    components: Mapping[str, Component]
+    images: Mapping[str, Image]
+
+    def folder(self, component: Component) -> Path:
+        """The folder of *component*'s recipe, where its patches, configs and keys lie."""
+        return self.root / "components" / component.name
+
+
+class RecipeError(ProblemsError):
+    """Problems in recipes, one line each."""
+
+
+def load(root: Path) -> Recipes:
+    """Every recipe below *root*, valid in itself and in what it refers to.
+
+    Raises RecipeError with all problems of all files.
+    """
+    problems: list[str] = []
+    components: dict[str, Component] = {}
+    images: dict[str, Image] = {}
+    # by folder, so that an image is not blamed for a component whose recipe is broken
+    folders = {path.parent.name for path in root.glob("components/*/recipe.toml")}
+    for path in sorted(root.glob("components/*/recipe.toml")):
+        component = _parse(path, root, Component, problems)
+        if component is not None:
+            components[component.name] = component
+            problems += _component_problems(path, root, component)
+    for path in sorted(root.glob("images/*.toml")):
+        image = _parse(path, root, Image, problems)
+        if image is not None:
+            images[image.name] = image
+            problems += _image_problems(path, root, image, folders)
+    if not components and not problems:
+        problems.append(f"{root}/components: no recipe.toml in any folder")
+    if problems:
+        raise RecipeError(
+            f"{len(problems)} problem{'s' * (len(problems) > 1)} in the recipes:", problems
+        )
+    return Recipes(root=root, components=components, images=images)
+
+
+def _parse(path: Path, root: Path, model: type[_M], problems: list[str]) -> _M | None:
+    where = f"{root.name}/{path.relative_to(root)}"
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"{where}: not TOML: {error}")
+        return None
+    except UnicodeDecodeError as error:
+        problems.append(f"{where}: not UTF-8: byte {error.start}")
+        return None
+    except OSError as error:
+        problems.append(f"{where}: cannot be read: {error.strerror}")
+        return None
+    try:
+        # by way of JSON: strict about types, yet arrays become tuples and dates stay dates
+        return model.model_validate_json(json.dumps(table, default=str))
+    except ValidationError as error:
+        problems += (f"{where}: {line}" for line in _explain(error, model))
+        return None
+
+
+def _explain(error: ValidationError, model: type[Model]) -> Iterator[str]:
+    for item in error.errors(include_url=False, include_context=True):
+        # a discriminated union puts its tag into the path; the user's file has no such level
+        parts = [str(part) for part in item["loc"] if part not in _TAGS]
+        path = ".".join(parts) or "(whole file)"
+        found = repr(item["input"])
+        found = found if len(found) <= 60 else found[:57] + "..."
+        match item["type"]:
+            case "extra_forbidden":
+                known = _keys_at(model, parts[:-1])
+                close = difflib.get_close_matches(parts[-1], known, n=1, cutoff=0.5)
+                tip = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+                yield f"{path}: unknown key; {tip}"
+            case "missing":
+                yield f"{path}: missing"
+            case "string_pattern_mismatch" if item["ctx"]["pattern"] == SHA256:
+                size = len(item["input"])
+                yield f"{path}: found {found} ({size} characters), expected 64 hex digits"
+            case "string_pattern_mismatch":
+                yield f"{path}: found {found}, expected the form {item['ctx']['pattern']}"
+            case "value_error":
+                yield f"{path}: found {found}: {item['ctx']['error']}"
+            case _:
+                message = item["msg"].removeprefix("Input should be ")
+                yield f"{path}: found {found}, expected {message}"
+
+
+def _keys_at(model: type[Model], parts: list[str]) -> list[str]:
+    """The keys a table at *parts* below *model* may have."""
+    models = [model]
+    for part in parts:
+        fields = [m.model_fields[part] for m in models if part in m.model_fields]
+        if fields:  # an index into an array names no field and stays where it is
+            models = [found for field in fields for found in _models_in(field.annotation)]
+    return sorted({name for found in models for name in found.model_fields})
+
+
+def _models_in(annotation: object) -> Iterator[type[Model]]:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _component_problems(path: Path, root: Path, component: Component) -> Iterator[str]:
+    where = f"{root.name}/{path.relative_to(root)}"
+    folder = path.parent
+    if folder.name != component.name:
+        yield f"{where}: name: found {component.name!r}, expected the folder's name {folder.name!r}"
+    if component.source.signature:
+        signature = component.source.signature
+        yield from _pinned(where, "source.signature", folder, signature.file, signature.sha256)
+        yield from _present(where, "source.signature.key", folder, signature.key)
+    for index, patch in enumerate(component.patch):
+        yield from _pinned(where, f"patch.{index}", folder, patch.file, patch.sha256)
+    build = component.build
+    if isinstance(build, Kbuild):
+        yield from _present(where, "build.fragment", folder, build.fragment)
+    if isinstance(build, Autoconf):
+        for index, header in enumerate(build.headers):
+            yield from _present(where, f"build.headers.{index}", folder, header)
+
+
+def _present(where: str, key: str, folder: Path, name: str) -> Iterator[str]:
+    if not beneath(folder, name).is_file():
+        yield f"{where}: {key}: no file {name!r} in the recipe's folder"
+
+
+def _pinned(where: str, key: str, folder: Path, name: str, sha256: str) -> Iterator[str]:
+    try:
+        found = hashlib.sha256(beneath(folder, name).read_bytes()).hexdigest()
+    except OSError as error:
+        yield f"{where}: {key}.file: {name!r} in the recipe's folder: {error.strerror}"
+        return
+    if found != sha256:
+        yield f"{where}: {key}.sha256: found {found} in {name}, expected {sha256}"
+
+
+def _image_problems(path: Path, root: Path, image: Image, known: set[str]) -> Iterator[str]:
+    where = f"{root.name}/{path.relative_to(root)}"
+    if path.stem != image.name:
+        yield f"{where}: name: found {image.name!r}, expected the file's name {path.stem!r}"
+    for index, name in enumerate(image.components):
+        if name not in known:
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            tip = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+            yield f"{where}: components.{index}: no component {name!r}; {tip}"
+    for key, values in (
+        ("components", image.components),
+        ("account", tuple(account.name for account in image.account)),
+        ("account uid", tuple(str(account.uid) for account in image.account)),
+        ("group", tuple(group.name for group in image.group)),
+        ("group gid", tuple(str(group.gid) for group in image.group)),
+        ("file", tuple(extra.path for extra in image.file)),
+    ):
+        for twice in sorted({value for value in values if values.count(value) > 1}):
+            yield f"{where}: {key}: {twice!r} stands there twice"
+    yield from _account_problems(where, image)
+    for index, extra in enumerate(image.file):
+        if extra.file is not None:
+            yield from _present(where, f"file.{index}.file", path.parent, extra.file)
+    if "{port}" not in image.ssh:
+        yield f"{where}: ssh: no word '{{port}}': the port must be a word of its own"
+
+
+def _account_problems(where: str, image: Image) -> Iterator[str]:
+    gids = {group.gid for group in image.group}
+    names = {account.name for account in image.account}
+    for index, account in enumerate(image.account):
+        if account.gid not in gids:
+            yield f"{where}: account.{index}.gid: no group has {account.gid}"
+    for index, group in enumerate(image.group):
+        for member in group.members:
+            if member not in names:
+                yield f"{where}: group.{index}.members: no account {member!r}"
+    if not any(account.uid == 0 and account.name == "root" for account in image.account):
+        yield f"{where}: account: no root with uid 0, which init needs"
