@@ -57,7 +57,7 @@ Why = Annotated[str, StringConstraints(min_length=10)]
 Size = Annotated[int, Field(gt=0, le=1 << 32)]
 Mode = Annotated[int, Field(ge=0, le=0o1777)]
 Id = Annotated[int, Field(ge=0, le=65534)]
-Line = Annotated[str, StringConstraints(pattern=r"^[^\n\0]*$")]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\n\x00]*$")]
 PasswordHash = Annotated[str, StringConstraints(pattern=r"^[^:\n]*$"), AfterValidator(_password)]
 
 

@@ -1,0 +1,275 @@
+"""Puts an image together: components, accounts and the files of /etc, as a value."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from pipeline.build import elf, toolchain
+from pipeline.build.recipe import Extract
+from pipeline.errors import ProblemsError
+from pipeline.image import inittab, manifest
+from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
+from pipeline.paths import beneath
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pipeline.build.catalogue import Recipes
+    from pipeline.build.compile import Built
+    from pipeline.build.recipe import Account, Component, Image
+
+HOST_KEY = "etc/dropbear/dropbear_ed25519_host_key"
+ZONEINFO = "usr/share/zoneinfo"
+MOUNT_POINTS = ("proc", "sys", "dev", "run")
+
+# (path, mode): whatever else an image has, these are there
+_DIRECTORIES = (
+    ("cbin", 0o755),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("etc/dropbear", 0o700),
+    ("home", 0o755),
+    ("proc", 0o555),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("sys", 0o555),
+    ("tmp", 0o1777),
+    ("usr", 0o755),
+    ("usr/lib", 0o755),
+    ("usr/lib/nifty", 0o755),
+    ("usr/local", 0o755),
+    ("usr/local/bin", 0o755),
+    ("usr/share", 0o755),
+    (ZONEINFO, 0o755),
+    ("var", 0o755),
+    ("var/log", 0o755),
+    ("var/tmp", 0o1777),
+)
+_LINKS = (
+    ("bin", "cbin"),
+    ("sbin", "cbin"),
+    ("usr/bin", "../cbin"),
+    ("usr/sbin", "../cbin"),
+    ("var/run", "../run"),
+)
+
+
+class AssembleError(ProblemsError):
+    """Parts that do not make an image; each problem is one line."""
+
+
+def assemble(
+    image: Image, recipes: Recipes, built: dict[str, Built], *, architecture: str
+) -> tuple[Rootfs, manifest.Manifest]:
+    """The image and its manifest; the manifest is inside as well.
+
+    *built* has every component the image names. Raises AssembleError or RootfsError with every
+    problem at once.
+    """
+    components = [recipes.components[name] for name in image.components]
+    content = Rootfs.of(
+        _with_parents(
+            [
+                *(Directory(path=path, mode=mode) for path, mode in _DIRECTORIES),
+                *(Symlink(path=path, target=target) for path, target in _LINKS),
+                *_programs(components, built),
+                *_etc(image),
+                *_homes(image),
+                *_extra(image, recipes.root / "images"),
+            ]
+        )
+    )
+    problems = list(_missing_programs(image, content))
+    if problems:
+        raise AssembleError(f"the image {image.name} would not start:", problems)
+    described = _describe(image, components, built, content, architecture)
+    return manifest.add(described, content), described
+
+
+def _programs(components: list[Component], built: dict[str, Built]) -> Iterator[Entry]:
+    owners: dict[str, str] = {}
+    for component in components:
+        item = built[component.name]
+        yield File(path=f"cbin/{item.program}", content=item.binary.read_bytes(), mode=0o755)
+        owners.setdefault(item.program, component.name)
+        for applet in item.applets:
+            # an earlier component's applet stands; a binary's own name is no link to itself
+            owner = owners.setdefault(applet, component.name)
+            if owner == component.name and applet != item.program:
+                yield Symlink(path=f"cbin/{applet}", target=item.program)
+
+
+def _etc(image: Image) -> Iterator[Entry]:
+    own = {extra.path for extra in image.file}
+    passwd = "".join(
+        f"{a.name}:x:{a.uid}:{a.gid}:{a.gecos}:{a.home}:{a.shell}\n" for a in image.account
+    )
+    group = "".join(f"{g.name}:x:{g.gid}:{','.join(g.members)}\n" for g in image.group)
+    day = image.epoch // 86400
+    shadow = "".join(f"{a.name}:{a.password}:{day}:0:99999:7:::\n" for a in image.account)
+    shells = sorted({a.shell for a in image.account} | {"/bin/sh", "/bin/ash"})
+    texts = {
+        "etc/group": group,
+        "etc/hostname": f"{image.hostname}\n",
+        "etc/hosts": f"127.0.0.1 localhost {image.hostname}\n::1 localhost\n",
+        inittab.PATH: _inittab(image),
+        "etc/machine-id": "",
+        "etc/os-release": _os_release(image),
+        "etc/passwd": passwd,
+        "etc/profile": _PROFILE,
+        "etc/resolv.conf": "",
+        "etc/shells": "".join(f"{shell}\n" for shell in shells),
+    }
+    for path, text in texts.items():
+        if path not in own:
+            yield File(path=path, content=text.encode())
+    yield File(path="etc/shadow", content=shadow.encode(), mode=0o600)
+
+
+_PROFILE = """\
+# read by login shells
+export PATH=/usr/local/bin:/bin
+export PS1='\\u@\\h:\\w\\$ '
+umask 022
+"""
+
+
+def _inittab(image: Image) -> str:
+    words = tuple(word.replace("{port}", str(image.port)) for word in image.ssh)
+    lines = [
+        "# id:runlevels:action:process, read by BusyBox init.",
+        "# The SSH port is this instance's own: change other words freely, an upgrade keeps them.",
+        inittab.respawn(words),
+        *image.inittab,
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _os_release(image: Image) -> str:
+    fields = {
+        "NAME": image.title,
+        "ID": "nifty",
+        "PRETTY_NAME": f"{image.title} {image.version}",
+        "VERSION_ID": image.version,
+        "IMAGE_ID": image.name,
+        "IMAGE_VERSION": image.version,
+    }
+    return "".join(f'{key}="{value}"\n' for key, value in fields.items())
+
+
+def _homes(image: Image) -> Iterator[Entry]:
+    there = {path for path, _mode in _DIRECTORIES}
+    for account in image.account:
+        home = account.home.strip("/")
+        if home and home not in there:
+            yield Directory(path=home, mode=0o755, uid=account.uid, gid=account.gid)
+        if account.authorized_keys:
+            owner = {"uid": account.uid, "gid": account.gid}
+            text = "".join(f"{line}\n" for line in account.authorized_keys)
+            yield Directory(path=f"{home}/.ssh", mode=0o700, **owner)
+            yield File(
+                path=f"{home}/.ssh/authorized_keys", content=text.encode(), mode=0o600, **owner
+            )
+
+
+def _extra(image: Image, folder: Path) -> Iterator[Entry]:
+    for extra in image.file:
+        if extra.content is not None:
+            content = extra.content.encode()
+        else:
+            content = beneath(folder, extra.file or "").read_bytes()
+        yield File(path=extra.path, content=content, mode=extra.mode, uid=extra.uid, gid=extra.gid)
+
+
+def _with_parents(entries: list[Entry]) -> list[Entry]:
+    """*entries* and the directories above them that nobody named, 0755 root:root."""
+    there = {entry.path for entry in entries}
+    above = {
+        entry.path[:at] for entry in entries for at, char in enumerate(entry.path) if char == "/"
+    }
+    return [*entries, *(Directory(path=path) for path in sorted(above - there))]
+
+
+def _missing_programs(image: Image, rootfs: Rootfs) -> Iterator[str]:
+    """What init, the shells and the table of init need and the components do not bring."""
+    wanted = {"/sbin/init": "systemd-nspawn and the kernel start it"}
+    for account in image.account:
+        wanted.setdefault(account.shell, f"the shell of {account.name}")
+    for line in _inittab(image).splitlines():
+        if not line.startswith("#") and line.count(":") >= 3:
+            program = line.split(":", 3)[3].split()[0].removeprefix("-")
+            wanted.setdefault(program, f"named in {inittab.PATH}")
+    for path, why in wanted.items():
+        if not isinstance(rootfs.resolve(path), File):
+            yield f"{path}: no component brings it ({why})"
+
+
+def _describe(
+    image: Image,
+    components: list[Component],
+    built: dict[str, Built],
+    rootfs: Rootfs,
+    architecture: str,
+) -> manifest.Manifest:
+    ports = [index for index, word in enumerate(image.ssh) if word == "{port}"]
+    logins = tuple(_login(account) for account in image.account if _may_log_in(account))
+    return manifest.Manifest(
+        format=manifest.FORMAT,
+        name=image.name,
+        title=image.title,
+        version=image.version,
+        epoch=image.epoch,
+        components=tuple(_component(component, built[component.name]) for component in components),
+        ssh=manifest.SshRecord(
+            port=image.port,
+            file=inittab.PATH,
+            program=image.ssh[0],
+            word=ports[0],
+            host_key=HOST_KEY,
+            accounts=logins,
+        ),
+        shared=("cbin",),
+        instance=("etc/hostname", "etc/hosts", "etc/inittab", "etc/machine-id", HOST_KEY),
+        needs=manifest.NeedsRecord(
+            architecture=architecture,
+            mount_points=MOUNT_POINTS,
+            binds=(manifest.BindRecord(source=f"/{ZONEINFO}", target=ZONEINFO),),
+        ),
+        entries=tuple(manifest.record(entry) for entry in rootfs),
+    )
+
+
+def _may_log_in(account: Account) -> bool:
+    # Dropbear's -w keeps root out; "!" locks an account even for keys
+    shell = account.shell.rpartition("/")[2]
+    return account.uid != 0 and shell not in ("false", "nologin") and account.password != "!"  # noqa: S105
+
+
+def _login(account: Account) -> manifest.LoginRecord:
+    return manifest.LoginRecord(
+        name=account.name, uid=account.uid, gid=account.gid, home=account.home.strip("/")
+    )
+
+
+def _component(component: Component, built: Built) -> manifest.ComponentRecord:
+    content = built.binary.read_bytes()
+    return manifest.ComponentRecord(
+        name=component.name,
+        version=component.version,
+        licence=component.licence,
+        homepage=component.homepage,
+        source_sha256=component.source.sha256,
+        patches=tuple(
+            manifest.PatchRecord(file=item.file, sha256=item.sha256, cves=item.cves)
+            for item in component.patch
+        ),
+        input_digest=built.digest,
+        tools=() if isinstance(component.build, Extract) else toolchain.versions(),
+        path=f"cbin/{built.program}",
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        applets=len(built.applets),
+        elf=elf.as_json(elf.parse(content, built.program)),
+    )

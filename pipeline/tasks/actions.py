@@ -1,0 +1,90 @@
+"""How a task speaks to doit: expected failures become messages, bugs keep their traceback."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from doit import doit_cmd
+from doit.exceptions import BaseFail, TaskError, TaskFailed
+from doit.reporter import ConsoleReporter
+
+from pipeline.errors import NiftyError
+from pipeline.paths import PROJECT
+from pipeline.settings import Settings, VariablesError, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+P = ParamSpec("P")
+
+Task = dict[str, Any]
+
+# doit would put a pipe between a program and the terminal, and progress bars would vanish
+PLAIN_IO = {"capture": False}
+
+
+def made(maker: Callable[[Settings], Task | Iterator[Task]]) -> Task | Iterator[Task]:
+    """The tasks *maker* makes of this run's settings; one that explains if those are wrong."""
+    try:
+        return maker(_settings())
+    except VariablesError as error:
+        message = str(error)
+        return {"actions": [lambda: TaskError(message)], "uptodate": [False], "io": PLAIN_IO}
+
+
+@cache
+def _settings() -> Settings:
+    # get_var asks for one name at a time, and a misspelt one would never be asked for
+    given: Mapping[str, str] = doit_cmd._CMDLINE_VARS or {}  # noqa: SLF001
+    return parse(given, images=(path.stem for path in (PROJECT / "recipes/images").glob("*.toml")))
+
+
+def action(function: Callable[P, Any]) -> Callable[P, Any]:
+    """*function* as an action: a NiftyError fails the task with its message and exit code.
+
+    A dict it returns is kept as the task's values; any other result counts as success.
+    """
+
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
+        try:
+            result = function(*args, **kwargs)
+        except NiftyError as error:
+            return (TaskFailed if error.exit_code == 1 else TaskError)(str(error))
+        return result if isinstance(result, dict) else None
+
+    return guarded
+
+
+class Reporter(ConsoleReporter):  # type: ignore[misc] # doit has no types
+    """One line for each task that does something, on stderr; stdout belongs to results."""
+
+    desc = "what is done, on stderr"
+
+    def write(self, text: str) -> None:
+        """Everything doit itself has to say goes to stderr."""
+        sys.stderr.write(text)
+
+    def execute_task(self, task: Any) -> None:
+        """A task is about to run; those that only print a result say nothing."""
+        if task.actions and not (task.meta or {}).get("quiet"):
+            self.write(f".  {task.title()}\n")
+
+    def skip_uptodate(self, task: Any) -> None:
+        """What was done before is not worth a line."""
+
+    def add_failure(self, task: Any, fail: BaseFail) -> None:
+        """A task failed: our own message alone, or a bug with its traceback."""
+        if not fail.report:
+            return
+        if fail.traceback:
+            self.write(f"bug in task {task.name}: {fail.get_msg()}\n")
+        else:
+            self.write(f"error: {fail.message}\n")
+
+    def complete_run(self) -> None:
+        """Failures were told when they happened; what doit itself found wrong is left."""
+        for message in self.runtime_errors:
+            self.write(f"error: {message}\n")

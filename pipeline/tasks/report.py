@@ -1,0 +1,152 @@
+"""The tasks that only tell: outdated, inspect. Their results go to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.tasks import build
+from pipeline.tasks.actions import PLAIN_IO, Task, action
+
+if TYPE_CHECKING:
+    from pipeline.build.elf import ElfFacts
+    from pipeline.build.inspection import Binary, Memory
+    from pipeline.settings import Settings
+
+
+def outdated(settings: Settings) -> Task:
+    """Pinned versions beside the newest releases."""
+    return {
+        "actions": [(action(_outdated), [settings])],
+        "task_dep": ["recipes"],
+        "uptodate": [False],
+        "io": PLAIN_IO,
+        "meta": {"quiet": True},
+    }
+
+
+def inspect(settings: Settings) -> Task:
+    """The binaries of the image, or one ELF file."""
+    given = {"actions": [(action(_inspect_file), [settings])]}
+    image = {"actions": [(action(_inspect_image), [settings])], "task_dep": ["image"]}
+    return {
+        **(given if settings.file else image),
+        "uptodate": [False],
+        "io": PLAIN_IO,
+        "meta": {"quiet": True},
+    }
+
+
+def _outdated(settings: Settings) -> None:
+    from pipeline.build import releases  # noqa: PLC0415 (requests)
+
+    known = build.load()
+    rows = releases.outdated(
+        known.components.values(), offline=settings.offline, work=build.CACHE / "apt"
+    )
+    if settings.format == "json":
+        _print_json([{**asdict(row), "outdated": row.is_outdated} for row in rows])
+        return
+    table: list[tuple[str, ...]] = []
+    for row in rows:
+        verdict = "outdated" if row.is_outdated else "current" if row.newest else "unknown"
+        why = row.origin or " ".join((row.reason or "").split())
+        table.append((row.name, row.pinned, row.newest or "?", verdict, why))
+    _print_table(("component", "pinned", "newest", "", "told by"), table)
+
+
+def _inspect_file(settings: Settings) -> None:
+    from pipeline.build import elf  # noqa: PLC0415 (pyelftools)
+
+    facts = elf.read(Path(settings.file))
+    if settings.format == "json":
+        _print_json(elf.as_json(facts))
+        return
+    for name, value in elf.as_json(facts).items():
+        if name != "segments":
+            sys.stdout.write(f"{name:17} {_plain(value)}\n")
+    for segment in facts.segments:
+        sys.stdout.write(
+            f"{'segment':17} {segment.flags} {segment.memsz:>10,} bytes in memory, "
+            f"{segment.filesz:,} in the file\n"
+        )
+
+
+def _plain(value: Any) -> str:
+    match value:
+        case None | [] | {}:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(str, value))
+        case dict():
+            return "; ".join(
+                f"{key}: {_plain(inner) if isinstance(inner, list) else inner}"
+                for key, inner in value.items()
+            )
+        case _:
+            return str(value)
+
+
+def _inspect_image(settings: Settings) -> None:
+    from pipeline.build import elf, inspection  # noqa: PLC0415 (pyelftools)
+    from pipeline.image import archive  # noqa: PLC0415
+
+    found = inspection.binaries(archive.read(build.artifacts(settings)[0]))
+    needed = inspection.memory(found, count=settings.count)
+    if settings.format == "json":
+        rows = [
+            {"path": b.path, "size": b.size, "processes": b.processes, "elf": elf.as_json(b.facts)}
+            for b in found
+        ]
+        _print_json({"binaries": rows, "memory": asdict(needed)})
+        return
+    _print_table(
+        ("binary", "file", "text", "data", "bss", "linkage", "relro", "stack", "processes"),
+        [_row(binary, binary.facts) for binary in found],
+    )
+    sys.stdout.write(_memory_text(needed))
+
+
+def _row(binary: Binary, facts: ElfFacts) -> tuple[str, ...]:
+    sizes = facts.sizes
+    figures = (binary.size, sizes.text, sizes.data, sizes.bss)
+    stack = "executable" if facts.executable_stack else "ok"
+    return (
+        f"/{binary.path}",
+        *(f"{figure:,}" for figure in figures),
+        facts.linkage,
+        facts.relro,
+        stack,
+        str(binary.processes),
+    )
+
+
+def _memory_text(needed: Memory) -> str:
+    systems = f"{needed.count:,} system" + "s" * (needed.count > 1)
+    return (
+        f"\nMemory for the programs of {systems}:\n"
+        f"  one shared copy  {needed.shared / 1e6:>10,.1f} MB\n"
+        f"  a copy each      {needed.copies / 1e6:>10,.1f} MB\n"
+        "Pages of the running binaries, written ones once for each process at the most; heap,\n"
+        "stacks, page tables and the runner come on top.\n"
+    )
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as they need to be: a table that awk reads as well as a person."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        cells = [
+            cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")

@@ -1,0 +1,47 @@
+/* What differs from upstream's default_options.h, and why. */
+
+/* Host keys are made when an instance is deployed, so that they are known beforehand. -R, which
+ * makes them at the first connection, would hide a missing key behind a new one. */
+#define DROPBEAR_DELAY_HOSTKEY 0
+
+/* Only the ed25519 host key exists. Its path is upstream's default, stated because deploy relies
+ * on it. */
+#define ED25519_PRIV_FILENAME "/etc/dropbear/dropbear_ed25519_host_key"
+
+/* Legacy cryptography: off by upstream's default in 2026.94, stated so that no later default
+ * brings it back. */
+#define DROPBEAR_3DES 0
+#define DROPBEAR_ENABLE_CBC_MODE 0
+#define DROPBEAR_SHA1_HMAC 0
+#define DROPBEAR_SHA1_96_HMAC 0
+#define DROPBEAR_RSA_SHA1 0
+#define DROPBEAR_DSS 0
+#define DROPBEAR_DH_GROUP1 0
+#define DROPBEAR_DH_GROUP14_SHA1 0
+
+/* Forwarding. X11, Unix sockets and agents had CVEs of their own in 2025 and 2026 and nobody needs
+ * them inside an instance. A remote forward would open ports of the host, whose network an
+ * instance shares. A local forward (ssh -L) opens nothing and stays. */
+#define DROPBEAR_X11FWD 0
+#define DROPBEAR_SVR_LOCALSTREAMFWD 0
+#define DROPBEAR_SVR_REMOTESTREAMFWD 0
+#define DROPBEAR_SVR_AGENTFWD 0
+#define DROPBEAR_CLI_AGENTFWD 0
+#define DROPBEAR_SVR_REMOTETCPFWD 0
+
+/* A password in the environment is readable by every process of that user. */
+#define DROPBEAR_USE_PASSWORD_ENV 0
+
+/* No sftp-server is in the image: say no at once. scp needs -O on the client. */
+#define DROPBEAR_SFTPSERVER 0
+
+/* Password logins stay compiled in for images whose recipe sets a hash; the default image has
+ * none, and blank passwords need -B, which the image's inittab does not give. */
+#define DROPBEAR_SVR_PASSWORD_AUTH 1
+#define MAX_AUTH_TRIES 5
+
+/* Where things are in the image. */
+#define DROPBEAR_PIDFILE "/run/dropbear.pid"
+#define DROPBEAR_PATH_SSH_PROGRAM "/cbin/dbclient"
+#define DEFAULT_PATH "/usr/local/bin:/bin"
+#define DEFAULT_ROOT_PATH "/usr/local/bin:/bin"

@@ -1,0 +1,139 @@
+"""The test machine itself: without these, a green test in it would prove nothing."""
+
+from __future__ import annotations
+
+import subprocess  # noqa: TID251 (a process to be killed while it runs)
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from machine import Machine, MachineError, leftovers, remove_stale
+
+from pipeline.paths import PROJECT
+from pipeline.run import ProgramError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import LoopFilesystem
+
+pytestmark = pytest.mark.host
+
+MIB = 1024 * 1024
+
+# A container whose whole root is the machine's /usr, in a user namespace of its own.
+NESTED = """set -e
+mkdir -p /home/nested/usr /home/nested/etc
+cp /etc/os-release /home/nested/etc/
+for name in bin sbin lib lib64; do ln -s usr/$name /home/nested/$name; done
+chown -hR 589824:589824 /home/nested
+systemd-nspawn --quiet --register=no --keep-unit --settings=no --directory=/home/nested \
+    --private-users=589824:65536 --bind-ro=/usr --console=pipe --link-journal=no \
+    --resolv-conf=off --timezone=off --as-pid2 cat /proc/self/uid_map
+rm -rf /home/nested
+"""
+
+# A test process that is killed while its machine runs.
+VICTIM = f"""import sys, time
+sys.path[:0] = [{str(PROJECT / "tests" / "host")!r}]
+from machine import Machine
+with Machine() as machine, machine.filesystem("ext4", {16 * MIB}):
+    machine.run(["systemd-run", "--quiet", "sleep", "1000"])
+    print(machine.name, flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_systemd_is_running(machine: Machine) -> None:
+    assert machine.run(["systemctl", "is-system-running"]).stdout == "running\n"
+
+
+def test_entered_process_is_in_the_machines_control_group(machine: Machine) -> None:
+    groups = machine.run(["cat", "/proc/self/cgroup"]).stdout.splitlines()
+    assert groups[-1] == "0::/entered"
+
+
+def test_service_can_be_started(machine: Machine) -> None:
+    argv = ["systemd-run", "--quiet", "--pipe", "--wait", "echo", "from a unit"]
+    assert machine.run(argv).stdout == "from a unit\n"
+
+
+def test_nested_container_has_its_own_users(machine: Machine) -> None:
+    told = machine.run(["sh", "-c", NESTED]).stdout
+    assert told.split() == ["0", "589824", "65536"]
+
+
+def test_python_of_the_tests_runs_inside(machine: Machine) -> None:
+    program = (
+        "import doit, cryptography.hazmat.bindings._rust, ssl, sqlite3, sys; print(sys.prefix)"
+    )
+    told = machine.run([sys.executable, "-c", program], cwd=PROJECT).stdout
+    assert told == f"{sys.prefix}\n"
+
+
+def test_checkout_is_read_only(machine: Machine) -> None:
+    told = machine.run(["touch", PROJECT / "pyproject.toml"], check=False)
+    assert "Read-only file system" in told.stderr
+
+
+def test_what_is_written_to_artifacts_stays_inside(machine: Machine) -> None:
+    path = PROJECT / "artifacts" / "written-inside"
+    machine.put(str(path), b"")
+    assert not path.exists()
+
+
+def test_file_is_the_same_after_put_and_get(machine: Machine) -> None:
+    content = bytes(range(256))
+    machine.put("/tmp/a/b", content, 0o640)
+    assert machine.get("/tmp/a/b") == content
+
+
+def test_put_sets_the_mode(machine: Machine) -> None:
+    machine.put("/tmp/a/mode", b"", 0o640)
+    assert machine.run(["stat", "--format=%a", "/tmp/a/mode"]).stdout == "640\n"
+
+
+def test_failure_inside_is_an_error(machine: Machine) -> None:
+    with pytest.raises(ProgramError):
+        machine.run(["false"])
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_loop_filesystem_is_mounted(
+    machine: Machine, loop_filesystem: LoopFilesystem, kind: str
+) -> None:
+    mountpoint = loop_filesystem(kind, 320 * MIB)
+    told = machine.run(["findmnt", "--noheadings", "--output=FSTYPE", mountpoint]).stdout
+    assert told == f"{kind}\n"
+
+
+def test_nothing_is_left_after_shutdown(bootable: None) -> None:
+    with Machine() as second, second.filesystem("ext4", 16 * MIB):
+        second.run(["systemd-run", "--quiet", "sleep", "1000"])
+        second.shutdown()
+        assert leftovers(second.name) == ()
+
+
+def test_nothing_is_left_after_an_interrupt(bootable: None) -> None:
+    with pytest.raises(KeyboardInterrupt), Machine() as second:
+        raise KeyboardInterrupt
+    assert leftovers(second.name) == ()
+
+
+def test_nothing_is_left_when_booting_fails(
+    bootable: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("machine.root_archive", lambda: tmp_path / "none.tar")
+    second = Machine()
+    with pytest.raises(MachineError, match=r"none\.tar"), second:
+        pass
+    assert leftovers(second.name) == ()
+
+
+def test_nothing_is_left_after_the_tests_were_killed(bootable: None) -> None:
+    with subprocess.Popen([sys.executable, "-c", VICTIM], stdout=subprocess.PIPE) as victim:
+        assert victim.stdout is not None
+        name = victim.stdout.readline().decode().strip()
+        victim.kill()
+    remove_stale()
+    assert leftovers(name) == ()

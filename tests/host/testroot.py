@@ -1,0 +1,80 @@
+"""The root file system of the test machine: a minimal Debian as a tar, cached in artifacts/."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import NiftyError
+from pipeline.paths import PROJECT
+from pipeline.run import run
+
+SUITE = "bookworm"
+SYSTEM = (
+    *("systemd", "systemd-sysv", "dbus", "systemd-container"),
+    *("iproute2", "openssh-client", "uidmap", "nftables", "procps"),
+)
+# What the extension modules of a Python compiled on the outer machine load; the Python is bound in.
+PYTHON_NEEDS = (
+    *("libssl3", "libffi8", "libsqlite3-0", "zlib1g", "libbz2-1.0", "liblzma5"),
+    *("libreadline8", "libncursesw6", "libuuid1"),
+)
+
+# $1 work directory, $2 archive, $3 packages, $4 suite, $5 mirror
+BOOTSTRAP = """set -e
+mount -t tmpfs -o mode=755 tmpfs "$1"
+debootstrap --variant=minbase --include="$3" "$4" "$1/root" "$5"
+cd "$1/root"
+rm -rf var/cache/apt/* var/lib/apt/lists/* usr/share/doc/* usr/share/man/* usr/share/locale/*
+tar --create --file="$2" .
+"""
+
+
+class MirrorError(NiftyError):
+    """No Debian mirror is known to this host's apt."""
+
+
+def root_archive() -> Path:
+    """The tar of a minimal Debian, made by debootstrap when the cache has none (about a minute)."""
+    # A Python of the distribution has its files all over /usr and cannot be bound in.
+    python = ("python3",) if Path(sys.base_prefix).resolve() == Path("/usr") else ()
+    packages = (*SYSTEM, *PYTHON_NEEDS, *python)
+    words = "\n".join((BOOTSTRAP, platform.machine(), SUITE, *packages))
+    digest = hashlib.sha256(words.encode()).hexdigest()[:16]
+    archive = PROJECT / "artifacts" / "cache" / "testhost" / digest / "root.tar"
+    if archive.exists():
+        return archive
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="nifty-test-") as work:
+        part = archive.with_name(f"{Path(work).name}.part")
+        try:
+            run(
+                [
+                    # interrupted or killed, debootstrap dies with us, and its mounts with it
+                    *("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount"),
+                    *("--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"),
+                    *("sh", "-c", BOOTSTRAP, "sh"),
+                    *(work, part, ",".join(packages), SUITE, _mirror()),
+                ],
+                timeout=1200,
+            )
+            part.replace(archive)
+        finally:
+            part.unlink(missing_ok=True)
+    return archive
+
+
+def _mirror() -> str:
+    """The Debian mirror the host's own apt uses (apt-get(8), indextargets)."""
+    form = "$(ORIGIN)|$(LABEL)|$(CODENAME)|$(REPO_URI)"
+    rows = [
+        row.split("|", 3)
+        for row in run(["apt-get", "indextargets", "--format", form]).stdout.splitlines()
+    ]
+    debian = [row for row in rows if row[:2] == ["Debian", "Debian"]]
+    for _, _, codename, address in sorted(debian, key=lambda row: row[2] != SUITE):
+        return address if codename else ""
+    raise MirrorError("apt knows no Debian mirror", hint="apt-get update")
