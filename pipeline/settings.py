@@ -114,5 +114,5 @@ def parse(variables: Mapping[str, str], *, images: Iterable[str]) -> Settings:
         tip = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(there)}"
         problems.append(f"image={image}: no recipes/images/{image}.toml; {tip}")
     if problems:
-        raise VariablesError("the command line cannot be meant so:", problems)
+        raise VariablesError("these variables cannot be meant so:", problems)
     return Settings(**values)

@@ -76,9 +76,9 @@ def _inspect_file(settings: Settings) -> None:
 
 
 def _plain(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "-"
     match value:
-        case None | [] | {}:
-            return "-"
         case bool():
             return "yes" if value else "no"
         case list():
