@@ -81,7 +81,7 @@ def assemble(
             ]
         )
     )
-    problems = list(_missing_programs(image, content))
+    problems = [*_missing_programs(image, content), *_host_keys(content)]
     if problems:
         raise AssembleError(f"the image {image.name} would not start:", problems)
     described = _describe(image, components, built, content, architecture)
@@ -109,7 +109,8 @@ def _etc(image: Image) -> Iterator[Entry]:
     group = "".join(f"{g.name}:x:{g.gid}:{','.join(g.members)}\n" for g in image.group)
     day = image.epoch // 86400
     shadow = "".join(f"{a.name}:{a.password}:{day}:0:99999:7:::\n" for a in image.account)
-    shells = sorted({a.shell for a in image.account} | {"/bin/sh", "/bin/ash"})
+    # a shell in this list is one people may log in with (shells(5)), so not /bin/false
+    shells = sorted({a.shell for a in image.account if _has_shell(a)} | {"/bin/sh", "/bin/ash"})
     texts = {
         "etc/group": group,
         "etc/hostname": f"{image.hostname}\n",
@@ -197,13 +198,18 @@ def _missing_programs(image: Image, rootfs: Rootfs) -> Iterator[str]:
     wanted = {"/sbin/init": "systemd-nspawn and the kernel start it"}
     for account in image.account:
         wanted.setdefault(account.shell, f"the shell of {account.name}")
-    for line in _inittab(image).splitlines():
-        if not line.startswith("#") and line.count(":") >= 3:
-            program = line.split(":", 3)[3].split()[0].removeprefix("-")
-            wanted.setdefault(program, f"named in {inittab.PATH}")
+    for _action, words in inittab.processes(_inittab(image)):
+        wanted.setdefault(words[0].removeprefix("-"), f"named in {inittab.PATH}")
     for path, why in wanted.items():
         if not isinstance(rootfs.resolve(path), File):
             yield f"{path}: no component brings it ({why})"
+
+
+def _host_keys(rootfs: Rootfs) -> Iterator[str]:
+    """A key in the image would be the same for everybody who has the image."""
+    for entry in rootfs:
+        if entry.path.startswith("etc/dropbear/") and entry.path.endswith("_host_key"):
+            yield f"{entry.path}: a host key is made at deploy, one for each instance"
 
 
 def _describe(
@@ -243,8 +249,11 @@ def _describe(
 
 def _may_log_in(account: Account) -> bool:
     # Dropbear's -w keeps root out; "!" locks an account even for keys
-    shell = account.shell.rpartition("/")[2]
-    return account.uid != 0 and shell not in ("false", "nologin") and account.password != "!"  # noqa: S105
+    return account.uid != 0 and _has_shell(account) and account.password != "!"  # noqa: S105
+
+
+def _has_shell(account: Account) -> bool:
+    return account.shell.rpartition("/")[2] not in ("false", "nologin")
 
 
 def _login(account: Account) -> manifest.LoginRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, get_args
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-# what `kind` and `system` may say: pydantic puts it into the path of a problem
-_TAGS = ("https", "debian-source", "debian-binary", "kbuild", "autoconf", "prebuilt")
+# the key by which a table says what it is, and what it may say there
+_TAGS = {
+    "location": ("kind", ("https", "debian-source", "debian-binary")),
+    "build": ("system", ("kbuild", "autoconf", "prebuilt")),
+}
 
 _M = TypeVar("_M", bound=Model)
 
@@ -81,6 +85,9 @@ def _parse(path: Path, root: Path, model: type[_M], problems: list[str]) -> _M |
     except UnicodeDecodeError as error:
         problems.append(f"{where}: not UTF-8: byte {error.start}")
         return None
+    except (ValueError, RecursionError) as error:  # tomllib's on endless numbers, deep nesting
+        problems.append(f"{where}: not TOML: {error}")
+        return None
     except OSError as error:
         problems.append(f"{where}: cannot be read: {error.strerror}")
         return None
@@ -94,19 +101,26 @@ def _parse(path: Path, root: Path, model: type[_M], problems: list[str]) -> _M |
 
 def _explain(error: ValidationError, model: type[Model]) -> Iterator[str]:
     for item in error.errors(include_url=False, include_context=True):
-        # a discriminated union puts its tag into the path; the user's file has no such level
-        parts = [str(part) for part in item["loc"] if part not in _TAGS]
+        parts = _parts(item["loc"])
         path = ".".join(parts) or "(whole file)"
         found = repr(item["input"])
         found = found if len(found) <= 60 else found[:57] + "..."
+        if parts[-1:] == ["password"]:
+            found = "a value that is not shown"
         match item["type"]:
             case "extra_forbidden":
-                known = _keys_at(model, parts[:-1])
-                close = difflib.get_close_matches(parts[-1], known, n=1, cutoff=0.5)
-                tip = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-                yield f"{path}: unknown key; {tip}"
+                yield f"{path}: unknown key; {_tip(parts[-1], _keys_at(model, item['loc'][:-1]))}"
             case "missing":
                 yield f"{path}: missing"
+            case "union_tag_not_found" if parts[0] in _TAGS:
+                key, tags = _TAGS[parts[0]]
+                yield f"{path}.{key}: missing, expected one of {', '.join(tags)}"
+            case "union_tag_invalid" if parts[0] in _TAGS:
+                key, tags = _TAGS[parts[0]]
+                said = item["ctx"]["tag"]
+                close = difflib.get_close_matches(said, tags, n=1)
+                tip = f"; did you mean {close[0]!r}?" if close else ""
+                yield f"{path}.{key}: found {said!r}, expected one of {', '.join(tags)}{tip}"
             case "string_pattern_mismatch" if item["ctx"]["pattern"] == SHA256:
                 size = len(item["input"])
                 yield f"{path}: found {found} ({size} characters), expected 64 hex digits"
@@ -119,14 +133,34 @@ def _explain(error: ValidationError, model: type[Model]) -> Iterator[str]:
                 yield f"{path}: found {found}, expected {message}"
 
 
-def _keys_at(model: type[Model], parts: list[str]) -> list[str]:
-    """The keys a table at *parts* below *model* may have."""
+def _parts(loc: tuple[int | str, ...]) -> list[str]:
+    """The path in the user's file: pydantic's has a level more where a table says what it is."""
+    at = {"location": 2, "build": 1}.get(str(loc[0]), 0) if loc else 0
+    kept = [part for index, part in enumerate(loc) if not 0 < index == at]
+    # and one for each alternative of a union
+    return [str(part) for part in kept if not re.match(r"(literal|tuple)\[", str(part))]
+
+
+def _tip(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def _keys_at(model: type[Model], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys a table at *loc* below *model* may have."""
     models = [model]
-    for part in parts:
+    for part in loc:
         fields = [m.model_fields[part] for m in models if part in m.model_fields]
-        if fields:  # an index into an array names no field and stays where it is
+        if fields:
             models = [found for field in fields for found in _models_in(field.annotation)]
+        elif isinstance(part, str):  # what the table says it is; an index names no field
+            models = [found for found in models if part in _said(found)] or models
     return sorted({name for found in models for name in found.model_fields})
+
+
+def _said(model: type[Model]) -> tuple[object, ...]:
+    fields = (model.model_fields.get(key) for key, _tags in _TAGS.values())
+    return tuple(value for field in fields if field for value in get_args(field.annotation))
 
 
 def _models_in(annotation: object) -> Iterator[type[Model]]:
@@ -176,8 +210,7 @@ def _image_problems(path: Path, root: Path, image: Image, known: set[str]) -> It
         yield f"{where}: name: found {image.name!r}, expected the file's name {path.stem!r}"
     for index, name in enumerate(image.components):
         if name not in known:
-            close = difflib.get_close_matches(name, sorted(known), n=1)
-            tip = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+            tip = _tip(name, sorted(known))
             yield f"{where}: components.{index}: no component {name!r}; {tip}"
     for key, values in (
         ("components", image.components),
@@ -193,8 +226,11 @@ def _image_problems(path: Path, root: Path, image: Image, known: set[str]) -> It
     for index, extra in enumerate(image.file):
         if extra.file is not None:
             yield from _present(where, f"file.{index}.file", path.parent, extra.file)
-    if "{port}" not in image.ssh:
-        yield f"{where}: ssh: no word '{{port}}': the port must be a word of its own"
+    if [word for word in image.ssh if "{port}" in word] != ["{port}"] or image.ssh[0] == "{port}":
+        yield (
+            f"{where}: ssh: found {list(image.ssh)}, expected a program and once the word "
+            f"'{{port}}': the port must be a word of its own"
+        )
 
 
 def _account_problems(where: str, image: Image) -> Iterator[str]:

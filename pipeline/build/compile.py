@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.build import applets, elf, gate, kconfig, patch, source, toolchain
+from pipeline.build.pack import put
 from pipeline.build.recipe import Autoconf, Component, Extract, Kbuild
+from pipeline.build.store import locked
 from pipeline.errors import NiftyError, ProblemsError
 from pipeline.paths import beneath
 from pipeline.progress import bar, say
@@ -25,7 +28,7 @@ from pipeline.run import ProgramError, run
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# beside a finished binary: its sha256 and the names it answers to
+# beside a finished binary: its sha256, the names it answers to, and a sha256 of these
 RECORD = "component.json"
 
 
@@ -99,7 +102,8 @@ def input_digest(component: Component, folder: Path, architecture: str) -> str:
         "tools": tools,
         "architecture": architecture,
         "code": [
-            _sha256(Path(module.__file__ or "")) for module in (kconfig, patch, source, toolchain)
+            _sha256(Path(module.__file__ or ""))
+            for module in (applets, kconfig, patch, source, toolchain)
         ]
         + [_sha256(Path(__file__))],
     }
@@ -120,28 +124,33 @@ def build(
 ) -> Built:
     """The finished component, from the cache or made anew; it has passed the gate either way.
 
-    *packed* gives the verified source file and is asked only if it is needed. Raises CompileError,
-    PatchError, SourceError, ArchiveError or GateError.
+    *packed* gives the verified source file and is asked only if it is needed. Of several processes
+    that want the same component, one makes it and the others wait. Raises CompileError, PatchError,
+    SourceError, ArchiveError or GateError.
     """
     digest = input_digest(component, folder, architecture)
     result = shop.results / digest
     built = _cached(component, digest, result)
     if built is None:
-        _make(component, folder, packed(), shop, result, architecture)
-        built = _cached(component, digest, result)
+        with locked(shop.scratch / f"{component.name}.lock"):
+            built = _cached(component, digest, result)
+            if built is None:
+                if result.exists():
+                    say(f"{result}: damaged, making {component.name} again")
+                _make(component, folder, packed(), shop, result, architecture)
+                built = _cached(component, digest, result)
     if built is None:
         raise CompileError(f"{result}: damaged as soon as it was written")
-    check(component, built)
+    check(component, built, architecture)
     return built
 
 
 def _cached(component: Component, digest: str, result: Path) -> Built | None:
-    """The finished result, or None; one that was damaged since is reported and removed."""
-    record = result / RECORD
-    if not record.is_file():
-        return None
+    """The finished result, or None if there is none or it was damaged since."""
     try:
-        table = json.loads(record.read_text("utf-8"))
+        table = json.loads((result / RECORD).read_text("utf-8"))
+        if table.pop("record") != _seal(table):
+            return None
         built = Built(
             name=component.name,
             digest=digest,
@@ -149,33 +158,32 @@ def _cached(component: Component, digest: str, result: Path) -> Built | None:
             program=component.program.file,
             applets=tuple(table["applets"]),
         )
-        whole = _sha256(built.binary) == table["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        say(f"{result}: damaged, compiling {component.name} again")
-        shutil.rmtree(result)
+        return built if _sha256(built.binary) == table["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return built
+
+
+def _seal(table: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 def install(built: Built, folder: Path) -> None:
     """Copy *built* to *folder*, where people and doit look for it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (built.program, RECORD):
-        temporary = folder / f".{name}.{os.getpid()}"
-        shutil.copy(built.folder / name, temporary)
-        temporary.replace(folder / name)
+    for name, mode in ((built.program, 0o755), (RECORD, 0o644)):
+        put(folder / name, (built.folder / name).read_bytes(), mode=mode)
 
 
-def check(component: Component, built: Built) -> None:
-    """The gate: static, self-sufficient, no executable stack, within the recipe's budgets."""
+def check(component: Component, built: Built, architecture: str) -> None:
+    """The gate: for this machine, static, self-sufficient, no executable stack, within budget."""
     content = built.binary.read_bytes()
     facts = elf.parse(content, built.binary.name)
     limits = gate.Budget(max_file=component.budget.file, max_text=component.budget.text)
     found = gate.problems(
         facts, content, name=component.name, limits=limits, accept_nss=bool(component.accept_nss)
     )
+    if facts.machine != architecture:
+        found = (f"{component.name}: is for {facts.machine}, the image for {architecture}", *found)
     if found:
         raise GateError(
             f"{component.name} {component.version} must not go into an image:",
@@ -192,9 +200,14 @@ def _make(
     result: Path,
     architecture: str,
 ) -> None:
-    for path in (shop.results, shop.scratch, shop.compiler_cache, shop.logs):
+    bench = shop.scratch / component.name
+    # a build that was killed left it, and we hold the lock; its compiler may still be dying
+    shutil.rmtree(bench, ignore_errors=True)
+    for path in (shop.results, bench, shop.compiler_cache, shop.logs):
         path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=shop.scratch, prefix=f"{component.name}-") as name:
+    with tempfile.TemporaryDirectory(
+        dir=_plain(bench), prefix=f"{component.name}-", ignore_cleanup_errors=True
+    ) as name:
         scratch = Path(name).resolve()
         scratch.chmod(0o755)
         log = shop.logs / f"{component.name}.log"
@@ -208,24 +221,31 @@ def _make(
                 content, applets = (
                     job.kbuild(recipe) if isinstance(recipe, Kbuild) else job.autoconf(recipe)
                 )
-        _publish(scratch, result, component, content, applets)
+        _publish(bench / "result", result, component, content, applets)
+
+
+def _plain(bench: Path) -> Path | None:
+    """*bench*, or None (the system's folder for temporary files) if compiling there must fail.
+
+    `configure` and `make` split words: they refuse, or misread, a path with a blank in it.
+    """
+    return bench if re.fullmatch(r"[\w./+@%,-]+", str(bench.resolve()), re.ASCII) else None
 
 
 def _publish(
-    scratch: Path, result: Path, component: Component, content: bytes, applets: tuple[str, ...]
+    staged: Path, result: Path, component: Component, content: bytes, applets: tuple[str, ...]
 ) -> None:
-    staged = scratch / "result"
     staged.mkdir()
-    binary = staged / component.program.file
-    binary.write_bytes(content)
-    binary.chmod(0o755)
-    record = {"applets": applets, "sha256": _sha256(binary), "version": component.version}
-    (staged / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    try:
-        staged.rename(result)
-    except OSError:
-        if not (result / RECORD).is_file():  # another process may have been quicker
-            raise
+    put(staged / component.program.file, content, mode=0o755)
+    record = {
+        "applets": applets,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "version": component.version,
+    }
+    record["record"] = _seal(record)
+    put(staged / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    shutil.rmtree(result, ignore_errors=True)  # whatever was damaged
+    staged.rename(result)
 
 
 def _extract(component: Component, recipe: Extract, packed: Path) -> tuple[bytes, tuple[str, ...]]:

@@ -69,11 +69,11 @@ def binaries(rootfs: Rootfs) -> tuple[Binary, ...]:
 def _running(rootfs: Rootfs) -> Iterator[File]:
     """The files that an idle system executes: init, and what its table keeps running."""
     table = rootfs.resolve(inittab.PATH)
-    lines = table.content.decode(errors="replace").splitlines() if isinstance(table, File) else []
+    text = table.content.decode(errors="replace") if isinstance(table, File) else ""
     kept = [
-        line.split(":", 3)[3].split()[0]
-        for line in lines
-        if line.count(":") >= 3 and line.split(":", 3)[2] in ("respawn", "askfirst")
+        words[0].removeprefix("-")  # a dash asks for a login shell
+        for action, words in inittab.processes(text)
+        if action in ("respawn", "askfirst")
     ]
     for program in ("sbin/init", *kept):
         entry = rootfs.resolve(program)

@@ -41,9 +41,18 @@ def pack(rootfs: Rootfs, manifest: Manifest, zstd: Path, xz: Path, described: Pa
     }
     text = json.dumps(table, sort_keys=True, indent=1) + "\n"
     for path, content in {**packed, described: text.encode()}.items():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
+        put(path, content)
+
+
+def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Make *path* hold *content*, as a whole or not at all; *mode* is subject to the umask."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as it:
+            it.write(content)
         temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _compressor(path: Path) -> dict[str, str | int]:

@@ -31,18 +31,34 @@ def _clean(name: str) -> str:
     return name
 
 
+# crypt(5): $6$, rounds if not 5000, a salt, 64 bytes in crypt's own base 64
+_SHA512_CRYPT = re.compile(r"\$6\$(rounds=[1-9]\d{3,6}\$)?[./0-9A-Za-z]{1,16}\$[./0-9A-Za-z]{86}")
+_WEAK = {"1": "MD5", "2": "bcrypt", "2a": "bcrypt", "2y": "bcrypt", "5": "SHA-256"}
+_UNKNOWN_TO_MUSL = {"y": "yescrypt", "gy": "gost-yescrypt", "7": "scrypt"}
+
+
 def _password(text: str) -> str:
-    weak = {"": "sha-crypt or better", "1": "MD5", "2a": "an old bcrypt variant", "5": "SHA-256"}
-    if text in ("*", "!"):
+    if text in ("*", "!") or _SHA512_CRYPT.fullmatch(text):
         return text
+    use = "make a $6$ hash with 'openssl passwd -6', or use '*' (keys only) or '!' (locked)"
     if not text.startswith("$"):
-        raise ValueError("a plain password (or DES hash) would stand readable in the image")
+        raise ValueError(f"a plain password or DES hash would be there for all to read; {use}")
     scheme = text.split("$")[1]
-    if scheme in weak:
-        raise ValueError(f"the hash scheme ${scheme}$ ({weak[scheme]}) is too weak; use $6$")
-    if scheme not in ("6", "y", "gy", "2b", "7"):
-        raise ValueError(f"unknown crypt scheme ${scheme}$; use $6$")
-    return text
+    if scheme in _WEAK:
+        raise ValueError(f"${scheme}$ ({_WEAK[scheme]}) is weaker than $6$; {use}")
+    if scheme in _UNKNOWN_TO_MUSL:
+        unknown = _UNKNOWN_TO_MUSL[scheme]
+        raise ValueError(f"musl's crypt, which Dropbear asks, knows no {unknown}; {use}")
+    if scheme == "6":
+        raise ValueError(f"not a whole $6$ hash; {use}")
+    raise ValueError(f"unknown crypt scheme ${scheme}$; {use}")
+
+
+def _absolute(path: str) -> str:
+    if path[:1] != "/":
+        raise ValueError("expected an absolute path such as /home/luser")
+    _clean(path[1:])
+    return path
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
@@ -58,6 +74,11 @@ Size = Annotated[int, Field(gt=0, le=1 << 32)]
 Mode = Annotated[int, Field(ge=0, le=0o1777)]
 Id = Annotated[int, Field(ge=0, le=65534)]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\n\x00]*$")]
+# BusyBox init parts words at blanks, hands lines with these characters to a shell, and ends a line
+# at a `#`: only plain words stay where the manifest says they are
+Word = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f~`!$^&*()=|\\\[\];\"'<>?#]+$")]
+# in /etc/passwd, where a colon ends the field
+PasswdPath = Annotated[str, StringConstraints(pattern=r"^[^:\n\x00]*$"), AfterValidator(_absolute)]
 PasswordHash = Annotated[str, StringConstraints(pattern=r"^[^:\n]*$"), AfterValidator(_password)]
 
 
@@ -251,15 +272,15 @@ class Group(Model):
 class Account(Model):
     """A line of /etc/passwd and /etc/shadow, the home directory, its authorised keys.
 
-    `password` is a crypt hash, `*` (keys only) or `!` (locked, even for keys: see Dropbear).
+    `password` is a $6$ hash, `*` (keys only) or `!` (locked, even for keys: see Dropbear).
     """
 
     name: AccountName
     uid: Id
     gid: Id
     gecos: Annotated[str, StringConstraints(pattern=r"^[^:\n]*$")] = ""
-    home: Annotated[str, StringConstraints(pattern=r"^/[^:\n]*$")]
-    shell: Annotated[str, StringConstraints(pattern=r"^/[^:\n]*$")] = "/bin/sh"
+    home: PasswdPath
+    shell: PasswdPath = "/bin/sh"
     password: PasswordHash = "*"  # noqa: S105 (no password, keys only)
     authorized_keys: tuple[Line, ...] = ()
 
@@ -291,7 +312,7 @@ class Image(Model):
     components: Annotated[tuple[Name, ...], Field(min_length=1)]
     hostname: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
     port: Annotated[int, Field(ge=1, le=65535)] = 2200
-    ssh: Annotated[tuple[Line, ...], Field(min_length=1)]
+    ssh: Annotated[tuple[Word, ...], Field(min_length=1)]
     inittab: tuple[Line, ...] = ()
     group: tuple[Group, ...]
     account: tuple[Account, ...]

@@ -27,30 +27,33 @@ def unpack(packed: Path, into: Path, *, epoch: int) -> Path:
     tarball should not hold, SourceError for absolute links or more than one top folder.
     """
     entries = archive.read(packed)
-    tops = {entry.path.split("/")[0] for entry in entries}
-    if len(tops) != 1:
-        raise SourceError(f"{packed.name}: {len(tops)} top folders, expected one")
+    tops = [entry for entry in entries if "/" not in entry.path]
+    if len(tops) != 1 or not isinstance(tops[0], Directory):
+        found = " ".join(entry.path for entry in tops[:5]) or "nothing"
+        raise SourceError(f"{packed.name}: expected a single top folder, found {found}")
+    for entry in entries:  # all of them, before anything is written
+        if isinstance(entry, Symlink) and entry.target.startswith("/"):
+            raise SourceError(f"{packed.name}: {entry.path} links to {entry.target}")
     for entry in entries:
         path = beneath(into, entry.path)
         match entry:
             case Directory():
-                path.mkdir(mode=0o755)
+                path.mkdir()
+                path.chmod(0o755)  # whatever the umask
             case File():
                 path.write_bytes(entry.content)
                 path.chmod(0o755 if entry.mode & 0o100 else 0o644)
             case Symlink():
-                if entry.target.startswith("/"):
-                    raise SourceError(f"{packed.name}: {entry.path} links to {entry.target}")
                 path.symlink_to(entry.target)
     for entry in reversed(entries.entries):  # a folder's own stamp after those of its contents
         os.utime(beneath(into, entry.path), (epoch, epoch), follow_symlinks=False)
-    return into / tops.pop()
+    return into / tops[0].path
 
 
 def deb_member(package: Path, member: str) -> bytes:
     """The content of *member* in a Debian binary package (deb(5): an ar archive of two tars).
 
-    Raises SourceError if it is no such package or has no such file, ArchiveError if it is damaged.
+    Raises SourceError if it is no such package, is damaged, or has no such file.
     """
     content = package.read_bytes()
     if not content.startswith(_AR_MAGIC):
@@ -62,8 +65,13 @@ def deb_member(package: Path, member: str) -> bytes:
         if not size.isdigit() or header[58:60] != b"`\n":
             raise SourceError(f"{package.name}: damaged: no ar header at byte {at}")
         body = content[at + 60 : at + 60 + int(size)]
+        if len(body) < int(size):
+            raise SourceError(f"{package.name}: cut short: {len(body)} of {int(size)} bytes")
         if name.startswith("data.tar"):
-            entry = archive.read(body).resolve(member)
+            try:
+                entry = archive.read(body).resolve(member)
+            except archive.ArchiveError as error:
+                raise SourceError(f"{package.name}: data.tar: {error.message}") from error
             if isinstance(entry, File):
                 return entry.content
             raise SourceError(f"{package.name}: has no file {member}")

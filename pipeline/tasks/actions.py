@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from doit import doit_cmd
-from doit.exceptions import BaseFail, TaskError, TaskFailed
+from doit.exceptions import BaseFail, TaskError, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 
 from pipeline.errors import NiftyError
@@ -16,6 +17,7 @@ from pipeline.settings import Settings, VariablesError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
 
 P = ParamSpec("P")
 
@@ -26,12 +28,20 @@ PLAIN_IO = {"capture": False}
 
 
 def made(maker: Callable[[Settings], Task | Iterator[Task]]) -> Task | Iterator[Task]:
-    """The tasks *maker* makes of this run's settings; one that explains if those are wrong."""
+    """The tasks *maker* makes of this run's settings; if those are wrong, each only says so."""
     try:
         return maker(_settings())
     except VariablesError as error:
-        message = str(error)
-        return {"actions": [lambda: TaskError(message)], "uptodate": [False], "io": PLAIN_IO}
+        tasks = maker(Settings())  # so that every task is still known by its name
+        if isinstance(tasks, dict):
+            return _refusal(tasks, str(error))
+        return (_refusal(task, message) for message in [str(error)] for task in tasks)
+
+
+def _refusal(task: Task, message: str) -> Task:
+    kept: Task = {key: task[key] for key in ("name", "doc", "title") if key in task}
+    says = {"actions": [lambda: TaskError(message)], "uptodate": [False], "io": PLAIN_IO}
+    return {**kept, **says, "meta": {"quiet": True}}
 
 
 @cache
@@ -44,7 +54,8 @@ def _settings() -> Settings:
 def action(function: Callable[P, Any]) -> Callable[P, Any]:
     """*function* as an action: a NiftyError fails the task with its message and exit code.
 
-    A dict it returns is kept as the task's values; any other result counts as success.
+    So does a folder that is not this user's, or a full disk. A dict it returns is kept as the
+    task's values; any other result counts as success.
     """
 
     @wraps(function)
@@ -53,9 +64,35 @@ def action(function: Callable[P, Any]) -> Callable[P, Any]:
             result = function(*args, **kwargs)
         except NiftyError as error:
             return (TaskFailed if error.exit_code == 1 else TaskError)(str(error))
+        except OSError as error:
+            if error.errno not in _HINTS:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            return TaskFailed(f"{where}{error.strerror}\nhint: {_HINTS[error.errno]}")
         return result if isinstance(result, dict) else None
 
     return guarded
+
+
+_OWNER = "build as the user who owns artifacts/, or remove what another user left there"
+_FULL = "make room on that file system; 'rm -r artifacts/cache' costs time only"
+_HINTS = {
+    errno.EACCES: _OWNER,
+    errno.EPERM: _OWNER,
+    errno.EROFS: "artifacts/ must be on a file system that can be written to",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
+
+
+def quiet_interrupt(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A `sys.excepthook` that has one line for Ctrl-C; Python then dies of SIGINT as it should."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc] # doit has no types
@@ -79,7 +116,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit has no types
         """A task failed: our own message alone, or a bug with its traceback."""
         if not fail.report:
             return
-        if fail.traceback:
+        if isinstance(fail, UnmetDependency):
+            self.write(f"not done, for want of {fail.message}: {task.name}\n")
+        elif fail.traceback:
             self.write(f"bug in task {task.name}: {fail.get_msg()}\n")
         else:
             self.write(f"error: {fail.message}\n")

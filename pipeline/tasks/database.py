@@ -11,15 +11,18 @@ from pipeline.paths import PROJECT
 
 
 def database() -> str:
-    """The path of this user's database; in memory on a checkout that this user cannot write to."""
-    folder = PROJECT / "artifacts" / "state"
-    path = folder / f"doit-{os.geteuid()}.sqlite3"
+    """The path of this user's database; in memory on a checkout that this user cannot write to.
+
+    A folder for each user, since sqlite makes further files beside the database, and one that all
+    may write to would let others choose what root believes to be done.
+    """
+    folder = PROJECT / "artifacts" / f"state-{os.geteuid()}"
+    path = folder / "doit.sqlite3"
     try:
-        folder.mkdir(exist_ok=True, mode=0o777)
-        if os.geteuid() == 0 and folder.stat().st_mode & 0o002 == 0:
-            folder.chmod(0o1777)  # as /tmp: whoever builds next makes a database beside root's
-        if path.exists() or os.access(folder, os.W_OK):
-            return str(path)
+        folder.mkdir(exist_ok=True)
     except OSError:
-        pass
-    return ":memory:"
+        return ":memory:"
+    usable = os.access(folder, os.W_OK | os.X_OK) and (
+        not path.exists() or os.access(path, os.R_OK | os.W_OK)
+    )
+    return str(path) if usable else ":memory:"

@@ -76,7 +76,7 @@ def _inspect_file(settings: Settings) -> None:
 
 
 def _plain(value: Any) -> str:
-    if value is None or value == [] or value == {}:
+    if value is None or value in ([], {}):
         return "-"
     match value:
         case bool():
