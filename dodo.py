@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.tasks import build, report
-from pipeline.tasks.actions import Reporter, made
+from pipeline.tasks.actions import Reporter, end_tidily, made
 from pipeline.tasks.database import database
+
+end_tidily()
 
 DOIT_CONFIG = {
     "default_tasks": ["build"],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import signal
 import subprocess  # noqa: TID251 (this module is the door)
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from pipeline.errors import NiftyError
 
@@ -64,42 +66,75 @@ def run(
     words = [os.fspath(word) for word in argv]
     try:
         if log is None:
-            done = subprocess.run(
-                words,
-                env=dict(env),
-                cwd=cwd,
-                input=stdin,
-                capture_output=True,
-                timeout=timeout,
-                umask=umask,
-                check=False,
-            )
-            stdout, stderr = (part.decode(errors="replace") for part in (done.stdout, done.stderr))
+            returncode, *output = _call(words, env, cwd, stdin, subprocess.PIPE, timeout, umask)
         else:
             with log.open("ab") as sink:
-                done = subprocess.run(
-                    words,
-                    env=dict(env),
-                    cwd=cwd,
-                    input=stdin,
-                    stdout=sink,
-                    stderr=subprocess.STDOUT,
-                    timeout=timeout,
-                    umask=umask,
-                    check=False,
-                )
-            stdout = stderr = ""
-    except FileNotFoundError as error:
-        raise ProgramError(f"{words[0]}: no such program ({error.strerror})") from error
-    except PermissionError as error:
-        raise ProgramError(f"{words[0]}: {error.strerror}") from error
+                returncode, *output = _call(words, env, cwd, stdin, sink, timeout, umask)
     except subprocess.TimeoutExpired as error:
         raise ProgramError(f"{shlex.join(words[:6])}: no end after {timeout:g} s") from error
-    if check and done.returncode != 0:
+    except OSError as error:
+        if cwd is not None and error.filename == cwd:
+            raise ProgramError(f"{cwd}: {error.strerror} (to run {words[0]} in)") from error
+        if isinstance(error, FileNotFoundError):
+            raise ProgramError(f"{words[0]}: no such program ({error.strerror})") from error
+        raise ProgramError(f"{words[0]}: {error.strerror}") from error
+    stdout, stderr = (part.decode(errors="replace") for part in output)
+    if check and returncode != 0:
         told = log.read_text(errors="replace") if log else stdout + stderr
         rest = f"\nthe whole output: {log}" if log else ""
         raise ProgramError(
-            f"{shlex.join(words[:6])} failed with {done.returncode}:\n{last_lines(told)}{rest}",
-            returncode=done.returncode,
+            f"{shlex.join(words[:6])} {_end(returncode)}:\n{last_lines(told)}{rest}",
+            returncode=returncode,
         )
-    return Completed(returncode=done.returncode, stdout=stdout, stderr=stderr)
+    return Completed(returncode=returncode, stdout=stdout, stderr=stderr)
+
+
+def _call(
+    words: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path | None,
+    stdin: bytes,
+    stdout: int | BinaryIO,
+    timeout: float | None,
+    umask: int,
+) -> tuple[int, bytes, bytes]:
+    """Return code, standard output and error; the latter empty if *stdout* is a file."""
+    with subprocess.Popen(
+        words,
+        env=dict(env),
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE if stdout == subprocess.PIPE else subprocess.STDOUT,
+        umask=umask,
+        process_group=0,
+    ) as process:
+        try:
+            out, err = process.communicate(stdin, timeout)
+        except BaseException:
+            # the whole group: make's compilers must not work on when make is gone
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, out or b"", err or b""
+
+
+def _end(returncode: int) -> str:
+    if returncode >= 0:
+        return f"failed with {returncode}"
+    try:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"was killed by signal {-returncode}"
+
+
+def replace(argv: Sequence[str | Path]) -> NoReturn:
+    """Become the program *argv*, with the user's own environment and terminal.
+
+    Raises ProgramError if it is missing; does not come back otherwise (execve(2)).
+    """
+    words = [os.fspath(word) for word in argv]
+    try:
+        os.execvpe(words[0], words, os.environ)  # noqa: S606 (no shell is what is wanted)
+    except OSError as error:
+        raise ProgramError(f"{words[0]}: {error.strerror}") from error

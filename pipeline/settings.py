@@ -1,7 +1,7 @@
 """Command-line variables (`doit build image=nifty`) as one frozen value, checked whole.
 
 Names and values are checked before any task runs; a misspelt one is an error that names the right
-one. Reading them from doit is `tasks.variables`' business.
+one. Reading them from doit is `tasks.actions`' business.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ProblemsError, UsageError
@@ -28,18 +29,48 @@ class VariablesError(ProblemsError, UsageError):
 class Settings:
     """Every variable of the command line, with its default."""
 
-    image: str = "nifty"
     arch: str = "x86_64"
-    offline: bool = False
-    jobs: int = 0
-    format: str = "table"
+    authorized_keys: str = ""
+    batch: int = 50
+    boot: bool = False
+    count: int | None = None
+    dry: bool = False
     file: str = ""
-    count: int = 1
+    first: int = 1
+    fix: bool = False
+    format: str = "table"
+    image: str = "nifty"
+    jobs: int = 0
+    name: str | None = None
+    names: tuple[str, ...] = ()
+    offline: bool = False
+    port: int | None = None
+    prefix: Path = Path("/home")
+    register: bool = False
+    rollback: bool = False
+    runner: str = "nspawn"
+    share: str = "cbin"
+    start: bool = False
+    undo: bool = False
+    users: str = "private"
+    yes: bool = False
+
+    @property
+    def image_is_path(self) -> bool:
+        """Whether image= names a file instead of a recipe."""
+        return is_path(self.image)
 
 
-def _word(value: str) -> str:
+def is_path(text: str) -> bool:
+    """Whether *text* is the path of an archive, not the name of a recipe."""
+    return "/" in text or ".tar" in text
+
+
+def _image(value: str) -> str:
+    if "\0" not in value and is_path(value):
+        return value
     if not re.fullmatch(r"[a-z][a-z0-9-]*", value):
-        raise ValueError("the name of a recipe in recipes/images, such as nifty")
+        raise ValueError("the name of a recipe in recipes/images, or the path of an archive")
     return value
 
 
@@ -63,7 +94,8 @@ def _choice(*allowed: str) -> Callable[[str], str]:
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def check(value: str) -> int:
         # isdecimal alone would take other scripts' digits
-        if not (value.isascii() and value.isdecimal() and low <= int(value) <= high):
+        short = value.isascii() and value.isdecimal() and len(value) <= 9
+        if not (short and low <= int(value) <= high):
             raise ValueError(f"a whole number from {low} to {high}")
         return int(value)
 
@@ -76,14 +108,53 @@ def _path(value: str) -> str:
     return value
 
 
+def _name(value: str) -> str:
+    """Of one instance, without `nifty`: deploy looks closer at it."""
+    if not re.fullmatch(r"(nifty)?[a-z0-9-]*", value):
+        raise ValueError("the name of an instance, such as 7 or slick")
+    return value.removeprefix("nifty")
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(f"nifty{_name(part)}" for part in value.split(","))
+
+
+def _directory(value: str) -> Path:
+    path = Path(value)
+    if "\0" in value or not path.is_absolute() or ".." in path.parts:
+        raise ValueError("an absolute path without '..'")
+    return path
+
+
+# As many as there are ports for from 2201 on.
+_MOST = 63335
+
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
-    "image": _word,
     "arch": _choice(*ARCHITECTURES),
-    "offline": _truth,
-    "jobs": _whole(1, 1024),
-    "format": _choice("table", "json"),
+    "authorized_keys": _path,
+    "batch": _whole(1, _MOST),
+    "boot": _truth,
+    "count": _whole(1, _MOST),
+    "dry": _truth,
     "file": _path,
-    "count": _whole(1, 63335),
+    "first": _whole(1, _MOST),
+    "fix": _truth,
+    "format": _choice("table", "json"),
+    "image": _image,
+    "jobs": _whole(1, 1024),
+    "name": _name,
+    "names": _names,
+    "offline": _truth,
+    "port": _whole(1, 65535),
+    "prefix": _directory,
+    "register": _truth,
+    "rollback": _truth,
+    "runner": _choice("nspawn"),
+    "share": _choice("cbin", "none"),
+    "start": _truth,
+    "undo": _truth,
+    "users": _choice("private", "host"),
+    "yes": _truth,
 }
 
 
@@ -109,10 +180,12 @@ def parse(variables: Mapping[str, str], *, images: Iterable[str]) -> Settings:
         except ValueError as error:
             problems.append(f"{name}={text}: expected {error}")
     image, there = values.get("image", "nifty"), sorted(images)
-    if image not in there and "image" in values:
+    if "image" in values and not is_path(image) and image not in there:
         close = difflib.get_close_matches(image, there, n=1)
         tip = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(there)}"
         problems.append(f"image={image}: no recipes/images/{image}.toml; {tip}")
+    if sum(name in values for name in ("name", "names", "count")) > 1:
+        problems.append("name=, names= and count= say the same thing in different ways: give one")
     if problems:
         raise VariablesError("these variables cannot be meant so:", problems)
     return Settings(**values)

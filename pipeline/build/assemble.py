@@ -49,6 +49,8 @@ _DIRECTORIES = (
 )
 _LINKS = (
     ("bin", "cbin"),
+    # nspawn makes this link where it is missing, and an upgrade would take it for the user's own
+    ("lib", "usr/lib"),
     ("sbin", "cbin"),
     ("usr/bin", "../cbin"),
     ("usr/sbin", "../cbin"),
@@ -81,7 +83,13 @@ def assemble(
             ]
         )
     )
-    problems = [*_missing_programs(image, content), *_host_keys(content)]
+    table = content.find(inittab.PATH)
+    text = table.content.decode(errors="replace") if isinstance(table, File) else ""
+    problems = [
+        *_missing_programs(image, content, text),
+        *_wrong_port(image, text),
+        *_host_keys(content),
+    ]
     if problems:
         raise AssembleError(f"the image {image.name} would not start:", problems)
     described = _describe(image, components, built, content, architecture)
@@ -193,16 +201,31 @@ def _with_parents(entries: list[Entry]) -> list[Entry]:
     return [*entries, *(Directory(path=path) for path in sorted(above - there))]
 
 
-def _missing_programs(image: Image, rootfs: Rootfs) -> Iterator[str]:
+def _missing_programs(image: Image, rootfs: Rootfs, table: str) -> Iterator[str]:
     """What init, the shells and the table of init need and the components do not bring."""
     wanted = {"/sbin/init": "systemd-nspawn and the kernel start it"}
     for account in image.account:
         wanted.setdefault(account.shell, f"the shell of {account.name}")
-    for _action, words in inittab.processes(_inittab(image)):
+    for _action, words in inittab.processes(table):
         wanted.setdefault(words[0].removeprefix("-"), f"named in {inittab.PATH}")
     for path, why in wanted.items():
         if not isinstance(rootfs.resolve(path), File):
             yield f"{path}: no component brings it ({why})"
+
+
+def _wrong_port(image: Image, table: str) -> Iterator[str]:
+    """A recipe may bring an inittab of its own; deploy must find the port there all the same."""
+    try:
+        port = inittab.port_of(table, _port_place(image))
+    except inittab.InittabError as error:
+        yield error.message
+        return
+    if port != image.port:
+        yield f"/{inittab.PATH}: the port is {port}, the recipe says {image.port}"
+
+
+def _port_place(image: Image) -> inittab.PortPlace:
+    return inittab.PortPlace(program=image.ssh[0], word=image.ssh.index("{port}"))
 
 
 def _host_keys(rootfs: Rootfs) -> Iterator[str]:
@@ -219,7 +242,7 @@ def _describe(
     rootfs: Rootfs,
     architecture: str,
 ) -> manifest.Manifest:
-    ports = [index for index, word in enumerate(image.ssh) if word == "{port}"]
+    place = _port_place(image)
     logins = tuple(_login(account) for account in image.account if _may_log_in(account))
     return manifest.Manifest(
         format=manifest.FORMAT,
@@ -231,8 +254,8 @@ def _describe(
         ssh=manifest.SshRecord(
             port=image.port,
             file=inittab.PATH,
-            program=image.ssh[0],
-            word=ports[0],
+            program=place.program,
+            word=place.word,
             host_key=HOST_KEY,
             accounts=logins,
         ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, get_args
@@ -136,9 +135,8 @@ def _explain(error: ValidationError, model: type[Model]) -> Iterator[str]:
 def _parts(loc: tuple[int | str, ...]) -> list[str]:
     """The path in the user's file: pydantic's has a level more where a table says what it is."""
     at = {"location": 2, "build": 1}.get(str(loc[0]), 0) if loc else 0
-    kept = [part for index, part in enumerate(loc) if not 0 < index == at]
-    # and one for each alternative of a union
-    return [str(part) for part in kept if not re.match(r"(literal|tuple)\[", str(part))]
+    at = 2 if loc[:2] == ("program", "applets") else at
+    return [str(part) for index, part in enumerate(loc) if not 0 < index == at]
 
 
 def _tip(word: str, known: list[str]) -> str:

@@ -284,7 +284,7 @@ class _Job:
         top = source.unpack(packed, unpacked, epoch=component.epoch)
         tools.install(scratch / "tools", top)
         for item in component.patch:
-            text = beneath(folder, item.file).read_text("utf-8", "surrogateescape")
+            text = beneath(folder, item.file).read_bytes().decode("utf-8", "surrogateescape")
             patch.apply(text, top, name=f"{component.name}/{item.file}")
         return cls(
             component=component,

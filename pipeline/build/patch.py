@@ -142,7 +142,7 @@ def _file_name(line: str, name: str) -> str | None:
     if path == "/dev/null":
         return None
     top, slash, rest = path.partition("/")
-    if not (top and slash):
+    if not (top and slash and rest):
         raise PatchError(f"{name}: {path!r}: expected a name with one leading folder (-p1)")
     return rest
 

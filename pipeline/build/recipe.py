@@ -13,8 +13,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     model_validator,
 )
 
@@ -212,6 +214,16 @@ class Extract(Model):
 Build = Annotated[Kbuild | Autoconf | Extract, Field(discriminator="system")]
 
 
+# one complaint instead of one for each of the two
+_APPLETS = Discriminator(
+    lambda found: (
+        "array" if isinstance(found, (list, tuple)) else "word" if found == "build" else None
+    ),
+    custom_error_type="applets",
+    custom_error_message="Input should be 'build' or an array of names",
+)
+
+
 class Program(Model):
     """The multi-call binary this component puts into /cbin, and the names it answers to.
 
@@ -220,7 +232,10 @@ class Program(Model):
     """
 
     file: FileName
-    applets: Literal["build"] | tuple[FileName, ...]
+    applets: Annotated[
+        Annotated[Literal["build"], Tag("word")] | Annotated[tuple[FileName, ...], Tag("array")],
+        _APPLETS,
+    ]
 
 
 class Budgets(Model):

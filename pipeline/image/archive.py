@@ -10,6 +10,7 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
+import stat
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs, RootfsError, Symlink
+from pipeline.image.tarball import MAGIC, Kind, TarballError, members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,18 +86,19 @@ def read(source: Path | bytes, *, limits: Limits = DEFAULT_LIMITS) -> Rootfs:
     """
     name = str(source) if isinstance(source, Path) else "archive"
     try:
-        packed = source.read_bytes() if isinstance(source, Path) else source
+        packed = _packed(source, limits) if isinstance(source, Path) else source
         tar = b"".join(_unpack(packed, limits))
-        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:", encoding="utf-8") as members:
-            return Rootfs.of(_entries(members, limits))
+        return Rootfs.of(_entries(tar, limits))
     except _RefusedError as error:
         raise ArchiveError(f"{name}: {error}", hint=error.hint) from None
+    except TarballError as error:
+        raise ArchiveError(f"{name}: {error}") from None
     except RootfsError as error:
         raise ArchiveError(f"{name}: {error.message}") from error
     except OSError as error:
         why = error.strerror or f"corrupt: {error}"
         raise ArchiveError(f"{name}: {why}") from error
-    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
+    except (EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
         raise ArchiveError(f"{name}: corrupt or truncated: {error}") from error
 
 
@@ -107,17 +110,24 @@ class _RefusedError(Exception):
         self.hint = hint
 
 
+def _packed(path: Path, limits: Limits) -> bytes:
+    """The file's bytes; not those of a device or pipe, which need not end."""
+    state = path.stat()
+    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+        raise _RefusedError("not a regular file")
+    if state.st_size > limits.max_bytes:
+        raise _RefusedError(f"{state.st_size} bytes, at most {limits.max_bytes} are read")
+    return path.read_bytes()
+
+
 def _unpack(packed: bytes, limits: Limits) -> Iterator[bytes]:
     """The tar in *packed*, in pieces; a bomb stops at the limit, not at the end of the memory."""
-    total, last = 0, b""
+    total = 0
     for piece in _decompress(packed):
         total += len(piece)
         if total > limits.max_bytes:
             raise _RefusedError(f"more than {limits.max_bytes} bytes when unpacked: refused")
-        last = (last + piece)[-1024:]
         yield piece
-    if len(last) < 1024 or last.strip(b"\0"):
-        raise EOFError("the tar has no end mark")
 
 
 def _decompress(packed: bytes) -> Iterator[bytes]:
@@ -129,7 +139,7 @@ def _decompress(packed: bytes) -> Iterator[bytes]:
         return _gzip(packed)
     if packed.startswith(b"BZh"):
         return _bounded(bz2.BZ2Decompressor(), packed)
-    if packed[257:262] == b"ustar":
+    if packed[257:262] == MAGIC:
         return iter((packed,))
     raise _RefusedError(
         "not an image archive (no zstd, xz, gzip, bzip2 or tar magic)",
@@ -187,39 +197,20 @@ def _nothing_after(rest: bytes) -> None:
         raise _RefusedError(f"{len(rest)} bytes follow the end of the archive: refused")
 
 
-def _entries(tar: tarfile.TarFile, limits: Limits) -> Iterator[Entry]:
-    for count, info in enumerate(tar, start=1):
+def _entries(tar: bytes, limits: Limits) -> Iterator[Entry]:
+    for count, member in enumerate(members(tar), start=1):
         if count > limits.max_entries:
             raise _RefusedError(f"more than {limits.max_entries} entries: refused")
-        path = info.name
-        if path in (".", ""):
-            continue  # other writers put the root directory itself first
+        path, owner = member.path, {"uid": member.uid, "gid": member.gid}
+        if member.kind is Kind.DIRECTORY:
+            if path in (".", "./"):
+                continue  # other writers put the root directory itself first
+            path = path.removesuffix("/")
         path = path.removeprefix("./")
-        if info.isdir():
-            yield Directory(path=path, mode=info.mode, uid=info.uid, gid=info.gid)
-        elif info.issym():
-            yield Symlink(path=path, target=info.linkname, uid=info.uid, gid=info.gid)
-        elif info.isreg() and not info.issparse():
-            yield File(
-                path=path, content=_content(tar, info), mode=info.mode, uid=info.uid, gid=info.gid
-            )
-        else:
-            kind = _KINDS.get(info.type, f"a member of type {info.type!r}")
-            raise _RefusedError(f"{path} is {kind}, which an image does not hold")
-
-
-_KINDS = {
-    tarfile.LNKTYPE: "a hard link",
-    tarfile.CHRTYPE: "a character device",
-    tarfile.BLKTYPE: "a block device",
-    tarfile.FIFOTYPE: "a named pipe",
-    tarfile.GNUTYPE_SPARSE: "a sparse file",
-}
-
-
-def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    member = tar.extractfile(info)
-    content = member.read() if member else b""
-    if len(content) != info.size:
-        raise _RefusedError(f"{info.name} is cut short: {len(content)} of {info.size} bytes")
-    return content
+        match member.kind:
+            case Kind.DIRECTORY:
+                yield Directory(path=path, mode=member.mode, **owner)
+            case Kind.SYMLINK:
+                yield Symlink(path=path, target=member.target, **owner)
+            case Kind.FILE:
+                yield File(path=path, content=member.content, mode=member.mode, **owner)

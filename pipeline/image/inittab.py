@@ -6,6 +6,7 @@ Everything else in the file stays as it is, whoever wrote it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,12 +43,11 @@ def port_of(text: str, place: PortPlace) -> int:
 def with_port(text: str, place: PortPlace, port: int) -> str:
     """*text* with *port* at *place*, every other byte as it was."""
     number, old = _found(text, place)
-    lines = text.splitlines(keepends=True)
-    head, process = _split(lines[number])
-    # rebuilt around the word, so that a user's own spacing survives
-    start = _offset(process, place.word)
-    lines[number] = head + process[:start] + str(port) + process[start + len(old) :]
-    return "".join(lines)
+    lines = text.split("\n")
+    # put in place of the word alone, so that a user's own spacing survives
+    start = _words(lines[number])[place.word].start()
+    lines[number] = lines[number][:start] + str(port) + lines[number][start + len(old) :]
+    return "\n".join(lines)
 
 
 def _found(text: str, place: PortPlace) -> tuple[int, str]:
@@ -62,28 +62,30 @@ def _found(text: str, place: PortPlace) -> tuple[int, str]:
     return hits[0]
 
 
+def processes(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Action and words of every entry, read as BusyBox init reads them (init.c, parse_config.c)."""
+    for line in text.split("\n"):
+        words = _words(line)
+        if words:
+            yield line.split(":", 3)[2], tuple(word[0] for word in words)
+
+
 def _hits(text: str, place: PortPlace) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(text.splitlines(keepends=True)):
-        if line.lstrip().startswith("#") or line.count(":") < 3:
-            continue
-        words = _split(line)[1].split()
-        if words[:1] == [place.program] and len(words) > place.word and words[place.word].isdigit():
-            yield number, words[place.word]
+    for number, line in enumerate(text.split("\n")):
+        words = [word[0] for word in _words(line)]
+        if words[:1] == [place.program] and len(words) > place.word:
+            port = words[place.word]
+            if port.isascii() and port.isdecimal() and len(port) <= 5:
+                yield number, port
 
 
-def _split(line: str) -> tuple[str, str]:
-    """A line up to and with its third colon, and its process with the line's end."""
-    identity, runlevels, action, process = line.split(":", 3)
-    return f"{identity}:{runlevels}:{action}:", process
+def _words(line: str) -> list[re.Match[str]]:
+    """The words of a line's process and where they stand; none if it is no entry.
 
-
-def _offset(process: str, word: int) -> int:
-    at = 0
-    for index in range(word + 1):
-        while process[at].isspace():
-            at += 1
-        if index == word:
-            break
-        while not process[at].isspace():
-            at += 1
-    return at
+    Only blanks and tabs part words, and a `#` ends the line wherever it stands.
+    """
+    entry = line.partition("#")[0]
+    if entry.count(":") < 3:
+        return []
+    at = len(":".join(entry.split(":", 3)[:3])) + 1
+    return list(re.compile(r"[^ \t]+").finditer(entry, at))

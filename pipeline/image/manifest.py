@@ -7,13 +7,14 @@ images have equal manifests; nothing of the machine or the moment is in it.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import NiftyError, ProblemsError
 from pipeline.image.inittab import PortPlace
-from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
+from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink, printable
+from pipeline.paths import PathError, relative
 
 PATH = "usr/lib/nifty/image.json"
 FORMAT = 1
@@ -21,6 +22,17 @@ FORMAT = 1
 
 class ManifestError(NiftyError):
     """An image without a manifest, or with one that does not describe it."""
+
+
+def _inside(path: str) -> str:
+    try:
+        return str(relative(path))
+    except PathError as error:
+        raise ValueError(error.message) from None
+
+
+# A host joins these below an instance's root, so none may lead out of it.
+Inside = Annotated[str, AfterValidator(_inside)]
 
 
 class Model(BaseModel):
@@ -78,10 +90,10 @@ class SshRecord(Model):
     """
 
     port: int
-    file: str
+    file: Inside
     program: str
     word: int
-    host_key: str
+    host_key: Inside
     accounts: tuple[LoginRecord, ...]
 
     @property
@@ -96,14 +108,14 @@ class LoginRecord(Model):
     name: str
     uid: int
     gid: int
-    home: str
+    home: Inside
 
 
 class BindRecord(Model):
     """A host directory that is bound read-only over a mount point of the image if it is there."""
 
     source: str
-    target: str
+    target: Inside
 
 
 class NeedsRecord(Model):
@@ -111,7 +123,7 @@ class NeedsRecord(Model):
 
     architecture: str
     user_range: int = 65536
-    mount_points: tuple[str, ...]
+    mount_points: tuple[Inside, ...]
     binds: tuple[BindRecord, ...]
 
 
@@ -128,8 +140,8 @@ class Manifest(Model):
     epoch: int
     components: tuple[ComponentRecord, ...]
     ssh: SshRecord
-    shared: tuple[str, ...]
-    instance: tuple[str, ...]
+    shared: tuple[Inside, ...]
+    instance: tuple[Inside, ...]
     needs: NeedsRecord
     entries: tuple[EntryRecord, ...]
 
@@ -185,8 +197,13 @@ def read(rootfs: Rootfs, *, name: str) -> Manifest:
     said = {item.path: item for item in manifest.entries}
     found = {item.path: record(item) for item in rootfs if item.path != PATH}
     wrong = sorted(path for path in said | found if said.get(path) != found.get(path))
+    if len(said) != len(manifest.entries):
+        wrong.append("an entry is listed twice")
+    # it cannot list itself: `add` says how it lies in an image
+    if entry != File(path=PATH, content=entry.content):
+        wrong.append(PATH)
     if wrong:
-        raise MismatchError(f"{name}: not as its manifest says:", wrong[:20])
+        raise MismatchError(f"{name}: not as its manifest says:", map(printable, wrong[:20]))
     return manifest
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # Of the setuid, setgid and sticky bits only sticky may stand in an image: see docs/security.md.
 MODE_MASK = 0o1777
 MAX_ID = 65535  # an instance's user range is 65536 wide
+# limits.h: what Linux takes as one name, and as a whole path or a link's target, in bytes
+NAME_MAX = 255
+PATH_MAX = 4095
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +108,15 @@ class Rootfs:
         None if there is nothing, or after 40 links, as the kernel does.
         """
         table = {entry.path: entry for entry in self.entries}
-        todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+        todo = path.split("/")[::-1]
         done: list[str] = []
         links = 0
         while todo:
             part = todo.pop()
+            if done and not isinstance(table["/".join(done)], Directory):
+                return None  # even `file/.` and `file/..` are ENOTDIR
+            if part in ("", "."):
+                continue
             if part == "..":
                 done = done[:-1]  # the root's parent is the root
                 continue
@@ -119,9 +126,7 @@ class Rootfs:
                 if links > 40:
                     return None
                 done = [] if entry.target.startswith("/") else done
-                todo += [
-                    piece for piece in reversed(entry.target.split("/")) if piece not in ("", ".")
-                ]
+                todo += entry.target.split("/")[::-1]
             elif entry is None:
                 return None
             else:
@@ -155,11 +160,25 @@ def _path_problems(entries: tuple[Entry, ...]) -> Iterator[str]:
             relative(entry.path)
         except PathError as error:
             yield error.message
-        if not entry.path.isprintable():
-            yield f"{entry.path!r}: characters that cannot be printed"
+        shown = printable(entry.path)
+        if shown != entry.path:
+            yield f"{shown}: characters that cannot be printed"
+        if _bytes(entry.path) > PATH_MAX or any(
+            _bytes(part) > NAME_MAX for part in entry.path.split("/")
+        ):
+            yield f"{shown[:60]}...: longer than {NAME_MAX} bytes a name, {PATH_MAX} in all"
         if entry.path == before:
-            yield f"{entry.path}: stands there twice"
+            yield f"{shown}: stands there twice"
         before = entry.path
+
+
+def printable(text: str) -> str:
+    """*text* as it may stand in a message: hostile names must not reach a terminal."""
+    return text if text.isprintable() else repr(text)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _parent_problems(entries: tuple[Entry, ...]) -> Iterator[str]:
@@ -168,34 +187,46 @@ def _parent_problems(entries: tuple[Entry, ...]) -> Iterator[str]:
         parent = entry.path.rpartition("/")[0]
         if not parent:
             continue
+        shown, above = printable(entry.path), printable(parent)
         if parent not in kinds:
-            yield f"{entry.path}: its parent {parent} is missing"
+            yield f"{shown}: its parent {above} is missing"
         elif not isinstance(kinds[parent], Directory):
-            yield f"{entry.path}: its parent {parent} is not a directory"
+            yield f"{shown}: its parent {above} is not a directory"
 
 
 def _field_problems(entries: tuple[Entry, ...]) -> Iterator[str]:
+    links = {entry.path for entry in entries if isinstance(entry, Symlink)}
     for entry in entries:
+        shown = printable(entry.path)
         if not isinstance(entry, Symlink) and entry.mode & ~MODE_MASK:
-            yield f"{entry.path}: mode {entry.mode:o} has bits outside {MODE_MASK:o} (setuid?)"
+            yield f"{shown}: mode {entry.mode:o} has bits outside {MODE_MASK:o} (setuid?)"
         if not (0 <= entry.uid <= MAX_ID and 0 <= entry.gid <= MAX_ID):
-            yield f"{entry.path}: owner {entry.uid}:{entry.gid} is outside 0-{MAX_ID}"
-        if isinstance(entry, Symlink) and (problem := _link_problem(entry)):
-            yield f"{entry.path}: {problem}"
+            yield f"{shown}: owner {entry.uid}:{entry.gid} is outside 0-{MAX_ID}"
+        if isinstance(entry, Symlink) and (problem := _link_problem(entry, links)):
+            yield f"{shown}: {problem}"
 
 
-def _link_problem(link: Symlink) -> str | None:
-    """Why the target is refused: a relative one must not climb above the root."""
+def _link_problem(link: Symlink, links: set[str]) -> str | None:
+    """Why the target is refused: it must not climb above the root.
+
+    `..` behind another link is refused too: where that leads cannot be seen in the names, and a
+    link to a shallower place makes it a way out.
+    """
     if not link.target or not link.target.isprintable():
         return f"link target {link.target!r} is empty or cannot be printed"
-    if link.target.startswith("/"):
-        return None  # absolute targets start at the image's root
-    depth = link.path.count("/")
+    if _bytes(link.target) > PATH_MAX:
+        return f"link target {link.target[:60]}... is longer than {PATH_MAX} bytes"
+    # absolute targets start at the image's root
+    done = [] if link.target.startswith("/") else link.path.split("/")[:-1]
+    through_link = False
     for part in link.target.split("/"):
+        if part in ("", "."):
+            continue
         if part == "..":
-            depth -= 1
-        elif part not in ("", "."):
-            depth += 1
-        if depth < 0:
-            return f"link target {link.target} leaves the root"
+            if through_link or not done:
+                return f"link target {link.target} leaves the root, or may"
+            done.pop()
+        else:
+            done.append(part)
+            through_link = through_link or "/".join(done) in links
     return None

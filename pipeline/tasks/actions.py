@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -17,7 +18,7 @@ from pipeline.settings import Settings, VariablesError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
 P = ParamSpec("P")
 
@@ -27,10 +28,21 @@ Task = dict[str, Any]
 PLAIN_IO = {"capture": False}
 
 
-def made(maker: Callable[[Settings], Task | Iterator[Task]]) -> Task | Iterator[Task]:
-    """The tasks *maker* makes of this run's settings; if those are wrong, each only says so."""
+def made(
+    maker: Callable[[Settings], Task | Iterator[Task]], *, archives: bool = False
+) -> Task | Iterator[Task]:
+    """The tasks *maker* makes of this run's settings; if those are wrong, each only says so.
+
+    With *archives*, image= may be the path of one: the host half takes what others built.
+    """
     try:
-        return maker(_settings())
+        settings = _settings()
+        if settings.image_is_path and not archives:
+            raise VariablesError(
+                "these variables cannot be meant so:",
+                [f"image={settings.image}: expected the name of a recipe, not an archive"],
+            )
+        return maker(settings)
     except VariablesError as error:
         tasks = maker(Settings())  # so that every task is still known by its name
         if isinstance(tasks, dict):
@@ -85,12 +97,27 @@ _HINTS = {
 }
 
 
-def quiet_interrupt(
+def end_tidily() -> None:
+    """From now on SIGINT and SIGTERM let every `finally` run, and leave one line on stderr.
+
+    doit itself would forget the run at SIGTERM, and show a traceback at Ctrl-C.
+    """
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.excepthook = _unhandled
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # with -n 2, doit sends SIGTERM to processes that tidy up after Ctrl-C already
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _unhandled(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """A `sys.excepthook` that has one line for Ctrl-C; Python then dies of SIGINT as it should."""
     if issubclass(kind, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
+        sys.stderr.write("interrupted\n")  # Python then dies of SIGINT, as its caller expects
     else:
         sys.__excepthook__(kind, error, trace)
 

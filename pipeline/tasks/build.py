@@ -190,7 +190,7 @@ def _files(folder: Path, stem: str | None = None) -> list[str]:
 
 def _code(package: str) -> list[str]:
     """Every module: a list of those that matter would be forgotten when one is added."""
-    return sorted(str(path) for path in (CODE / package).glob("*.py"))
+    return sorted(str(path) for path in (CODE / package).rglob("*.py"))
 
 
 def _installed(name: str) -> str:

@@ -55,7 +55,7 @@ def _outdated(settings: Settings) -> None:
         verdict = "outdated" if row.is_outdated else "current" if row.newest else "unknown"
         why = row.origin or " ".join((row.reason or "").split())
         table.append((row.name, row.pinned, row.newest or "?", verdict, why))
-    _print_table(("component", "pinned", "newest", "", "told by"), table)
+    print_table(("component", "pinned", "newest", "", "told by"), table)
 
 
 def _inspect_file(settings: Settings) -> None:
@@ -97,7 +97,7 @@ def _inspect_image(settings: Settings) -> None:
     from pipeline.image import archive  # noqa: PLC0415
 
     found = inspection.binaries(archive.read(build.artifacts(settings)[0]))
-    needed = inspection.memory(found, count=settings.count)
+    needed = inspection.memory(found, count=settings.count or 1)
     if settings.format == "json":
         rows = [
             {"path": b.path, "size": b.size, "processes": b.processes, "elf": elf.as_json(b.facts)}
@@ -105,7 +105,7 @@ def _inspect_image(settings: Settings) -> None:
         ]
         _print_json({"binaries": rows, "memory": asdict(needed)})
         return
-    _print_table(
+    print_table(
         ("binary", "file", "text", "data", "bss", "linkage", "relro", "stack", "processes"),
         [_row(binary, binary.facts) for binary in found],
     )
@@ -141,7 +141,7 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
 
 
-def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Columns as wide as they need to be: a table that awk reads as well as a person."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
