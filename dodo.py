@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.tasks import build, report
+from pipeline.tasks import build, host, report
 from pipeline.tasks.actions import Reporter, end_tidily, made
 from pipeline.tasks.database import database
 
@@ -57,3 +57,48 @@ def task_outdated() -> Any:
 def task_inspect() -> Any:
     """Show the image's binaries and memory (count=1000), or any ELF file (file=/bin/ls)"""
     return made(report.inspect)
+
+
+def task_deploy() -> Any:
+    """Deploy instances on this host (count=1000 first=1 | name=slick port=2100; start=yes)"""
+    return made(host.deploy, archives=True)
+
+
+def task_start() -> Any:
+    """Start instances and wait for SSH (all, or count= first=, names=1,7,slick)"""
+    return made(host.start, archives=True)
+
+
+def task_stop() -> Any:
+    """Stop instances (all, or count= first=, names=)"""
+    return made(host.stop, archives=True)
+
+
+def task_restart() -> Any:
+    """Stop and start instances"""
+    return made(host.restart, archives=True)
+
+
+def task_status() -> Any:
+    """Show instances: port, image, running, SSH, memory (format=json)"""
+    return made(host.status, archives=True)
+
+
+def task_ssh() -> Any:
+    """Open a shell in an instance (name=7)"""
+    return made(host.ssh, archives=True)
+
+
+def task_upgrade() -> Any:
+    """Move instances to another image (image=... batch=50), or back (rollback=yes)"""
+    return made(host.upgrade, archives=True)
+
+
+def task_undeploy() -> Any:
+    """Stop and remove instances (asks, or yes=yes)"""
+    return made(host.undeploy, archives=True)
+
+
+def task_doctor() -> Any:
+    """Show what this host lacks for count=1000; fix=yes mends it, undo=yes takes that back"""
+    return made(host.doctor, archives=True)

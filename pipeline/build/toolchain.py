@@ -43,19 +43,26 @@ class Toolchain:
 
         A build that finds them on PATH by their plain names embeds no path of this machine, and
         the compiler forgets where *sources* lies (`__FILE__`, debug information).
+
+        zig makes a musl for each level of optimisation it links with, half a minute each, and
+        without -O it links as for debugging: -Oz is cc's default, and all there is to hostcc,
+        whose programs run for a moment.
         """
         folder.mkdir(parents=True)
         zig = shlex.quote(str(self.zig))
         drop = "|".join(_REFUSED)
         forget = shlex.quote(f"-ffile-prefix-map={sources}=.")
-        for name, target in (("cc", self.target), ("hostcc", self.host_target)):
+        for name, target, first, last in (
+            ("cc", self.target, "-Oz", ""),
+            ("hostcc", self.host_target, "", "-Oz"),
+        ):
             _script(
                 folder / name,
                 "for word do\n"
                 "  shift\n"
                 f'  case $word in {drop}) ;; *) set -- "$@" "$word" ;; esac\n'
                 "done\n"
-                f'exec {zig} cc -target {target} {forget} "$@"\n',
+                f'exec {zig} cc -target {target} {first} {forget} "$@" {last}\n',
             )
         for name in ("ar", "ranlib"):
             _script(folder / name, f'exec {zig} {name} "$@"\n')

@@ -36,13 +36,7 @@ def made(
     With *archives*, image= may be the path of one: the host half takes what others built.
     """
     try:
-        settings = _settings()
-        if settings.image_is_path and not archives:
-            raise VariablesError(
-                "these variables cannot be meant so:",
-                [f"image={settings.image}: expected the name of a recipe, not an archive"],
-            )
-        return maker(settings)
+        return maker(_settings(archives=archives))
     except VariablesError as error:
         tasks = maker(Settings())  # so that every task is still known by its name
         if isinstance(tasks, dict):
@@ -57,10 +51,17 @@ def _refusal(task: Task, message: str) -> Task:
 
 
 @cache
-def _settings() -> Settings:
+def _settings(*, archives: bool) -> Settings:
     # get_var asks for one name at a time, and a misspelt one would never be asked for
     given: Mapping[str, str] = doit_cmd._CMDLINE_VARS or {}  # noqa: SLF001
-    return parse(given, images=(path.stem for path in (PROJECT / "recipes/images").glob("*.toml")))
+    recipes = (path.stem for path in (PROJECT / "recipes/images").glob("*.toml"))
+    settings = parse(given, images=recipes)
+    if settings.image_is_path and not archives:
+        raise VariablesError(
+            "these variables cannot be meant so:",
+            [f"image={settings.image}: expected the name of a recipe, not an archive"],
+        )
+    return settings
 
 
 def action(function: Callable[P, Any]) -> Callable[P, Any]:

@@ -12,6 +12,8 @@ from pipeline.tasks import build
 from pipeline.tasks.actions import PLAIN_IO, Task, action
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.build.elf import ElfFacts
     from pipeline.build.inspection import Binary, Memory
     from pipeline.settings import Settings
@@ -141,12 +143,13 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
 
 
-def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns as wide as they need to be: a table that awk reads as well as a person."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        cells = [
-            cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
-            for cell, width in zip(row, widths, strict=True)
-        ]
+    columns = list(zip(head, *rows, strict=True))
+    aligned = []
+    for column in columns:
+        width = max(map(len, column))
+        is_figures = all(cell[:1].isdigit() for cell in column[1:])
+        aligned.append([cell.rjust(width) if is_figures else cell.ljust(width) for cell in column])
+    for cells in zip(*aligned, strict=True):
         sys.stdout.write("  ".join(cells).rstrip() + "\n")

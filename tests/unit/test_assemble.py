@@ -117,6 +117,7 @@ def text(rootfs: Rootfs, path: str) -> str:
         ("sbin", "cbin"),
         ("usr/bin", "../cbin"),
         ("usr/sbin", "../cbin"),
+        ("lib", "usr/lib"),
         ("var/run", "../run"),
         ("cbin/sh", "busybox"),
         ("cbin/[", "busybox"),

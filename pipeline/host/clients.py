@@ -1,0 +1,67 @@
+"""`known_hosts` and `ssh_config`: what an SSH client needs to connect without a question."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.host import state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from pipeline.host.layout import Layout
+    from pipeline.host.state import Instance
+
+
+def known_hosts(instances: Iterable[Instance]) -> str:
+    """One line for each instance (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+    return "".join(
+        f"[localhost]:{one.port},[127.0.0.1]:{one.port},[::1]:{one.port} {one.host_key}\n"
+        for one in instances
+    )
+
+
+def ssh_config(instances: Iterable[Instance], layout: Layout) -> str:
+    """A client's configuration (ssh_config(5)); what all have in common comes last."""
+    fleet = f"  IdentityFile {_quoted(layout.fleet_key)}\n  IdentitiesOnly yes\n"
+    hosts = "".join(
+        f"Host {one.name}\n  Port {one.port}\n  User {one.login}\n{fleet if one.fleet else ''}"
+        for one in instances
+    )
+    return (
+        "# written by 'doit deploy', which replaces it\n"
+        f"{hosts}Host nifty*\n  HostName 127.0.0.1\n"
+        f"  UserKnownHostsFile {_quoted(layout.known_hosts)}\n"
+        "  GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n  UpdateHostKeys no\n"
+    )
+
+
+def _quoted(path: object) -> str:
+    # a percent sign starts a token there
+    return '"' + str(path).replace("%", "%%") + '"'
+
+
+def write(layout: Layout, instances: Iterable[Instance]) -> None:
+    """Both files, for exactly *instances*; files that are right already are not touched."""
+    known = tuple(instances)
+    for path, text in (
+        (layout.known_hosts, known_hosts(known)),
+        (layout.ssh_config, ssh_config(known, layout)),
+    ):
+        if not _holds(path, text):
+            state.write_atomic(layout, path, text.encode())
+
+
+def are_current(layout: Layout, instances: tuple[Instance, ...]) -> bool:
+    """Whether both files are what `write` would make."""
+    return _holds(layout.known_hosts, known_hosts(instances)) and _holds(
+        layout.ssh_config, ssh_config(instances, layout)
+    )
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False

@@ -1,0 +1,145 @@
+"""An instance's root, changed from outside while its own root may tamper with it.
+
+Every step is relative to an open directory and follows no link: see `trees`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline.host import trees
+from pipeline.host.layout import DIRECTORY
+from pipeline.host.merge import Strange
+from pipeline.image.rootfs import Directory, File, Symlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pipeline.image.rootfs import Entry
+
+BESIDE = ".nifty-new"
+_PART = ".nifty-part"
+# What of a file is read even if no version of it is as long: init's table, for merging.
+_LEAST = 1 << 16
+
+
+class GuestRoot:
+    """The root open as directory *top*, whose user ids begin at *base*."""
+
+    def __init__(self, top: int, base: int) -> None:
+        self._top, self._base = top, base
+        self._owns = os.geteuid() == 0
+
+    def find(self, path: str, *versions: Entry | None) -> Entry | Strange | None:
+        """What lies there; a file only as far as it could be equal to one of *versions*."""
+        try:
+            with trees.parent(self._top, path) as (above, name):
+                facts = os.stat(name, dir_fd=above, follow_symlinks=False)
+                owner = {"uid": facts.st_uid, "gid": facts.st_gid}
+                # without root everything is the user's who runs this, and tells nothing
+                owner = {
+                    key: value - self._base if self._owns else 0 for key, value in owner.items()
+                }
+                mode = stat.S_IMODE(facts.st_mode)
+                if stat.S_ISDIR(facts.st_mode):
+                    return Directory(path=path, mode=mode, **owner)
+                if stat.S_ISLNK(facts.st_mode):
+                    return Symlink(path=path, target=os.readlink(name, dir_fd=above), **owner)
+                if not stat.S_ISREG(facts.st_mode) or facts.st_size > _limit(versions):
+                    return Strange.STRANGE
+                content = trees.read_file(above, name, limit=_limit(versions))
+                return File(path=path, content=content, mode=mode, **owner)
+        except FileNotFoundError:
+            return None
+        except (NotADirectoryError, IsADirectoryError):
+            return Strange.STRANGE  # a part of the path is a file or a link there
+
+    def remove(self, path: str) -> None:
+        """Remove what the image owned; a directory only when it is empty."""
+        with trees.parent(self._top, path) as (above, name):
+            _unlink(above, name)
+
+    def put(self, entry: Entry) -> bool:
+        """Make it so; no if what is in the way is not empty, or its parent is not there."""
+        try:
+            with trees.parent(self._top, entry.path) as (above, name):
+                if isinstance(entry, Directory):
+                    return self._put_directory(above, name, entry)
+                return self._put_leaf(above, name, entry)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def put_beside(self, entry: Entry, *, going_back: bool) -> bool:
+        """Lay it beside what was kept or, *going_back*, take away what an upgrade laid there."""
+        if isinstance(entry, Directory):
+            return False
+        if not going_back:
+            return self.put(replace(entry, path=f"{entry.path}{BESIDE}"))
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self.remove(f"{entry.path}{BESIDE}")
+        return False
+
+    def _put_directory(self, above: int, name: str, entry: Directory) -> bool:
+        for _attempt in range(2):
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=above)
+            try:
+                folder = os.open(name, DIRECTORY, dir_fd=above)
+            except NotADirectoryError:
+                _unlink(above, name)
+                continue
+            try:
+                self._own(folder, entry)
+                os.fchmod(folder, entry.mode)
+            finally:
+                os.close(folder)
+            return True
+        return False
+
+    def _put_leaf(self, above: int, name: str, entry: File | Symlink) -> bool:
+        part = f"{name[:200]}{_PART}"
+        trees.remove(above, part)
+        if isinstance(entry, Symlink):
+            os.symlink(entry.target, part, dir_fd=above)
+            if self._owns:
+                uid, gid = self._base + entry.uid, self._base + entry.gid
+                os.chown(part, uid, gid, dir_fd=above, follow_symlinks=False)
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.open(part, flags, 0o600, dir_fd=above)
+            with open(file, "wb") as stream:  # noqa: PTH123 (a descriptor has no path)
+                stream.write(entry.content)
+                self._own(file, entry)
+                os.fchmod(file, entry.mode)
+        try:
+            os.rename(part, name, src_dir_fd=above, dst_dir_fd=above)
+        except IsADirectoryError:
+            if not _unlink(above, name):
+                trees.remove(above, part)
+                return False
+            os.rename(part, name, src_dir_fd=above, dst_dir_fd=above)
+        return True
+
+    def _own(self, descriptor: int, entry: Entry) -> None:
+        if self._owns:
+            os.fchown(descriptor, self._base + entry.uid, self._base + entry.gid)
+
+
+def _limit(versions: Iterable[Entry | None]) -> int:
+    sizes = [len(entry.content) for entry in versions if isinstance(entry, File)]
+    return max([_LEAST, *sizes])
+
+
+def _unlink(above: int, name: str) -> bool:
+    """Remove a file, link or empty directory; whether it is gone."""
+    try:
+        os.unlink(name, dir_fd=above)
+    except FileNotFoundError:
+        return True
+    except IsADirectoryError:
+        return trees.remove_if_empty(above, name)
+    return True

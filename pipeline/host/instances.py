@@ -1,0 +1,226 @@
+"""Start, stop and reach instances, many at a time.
+
+Started means that SSH answers, not that a process exists; stopped means that nothing is left.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pipeline import progress
+from pipeline.errors import NiftyError, ProblemsError, UsageError
+from pipeline.host import banner, cgroup, status, systemd
+from pipeline.host.layout import Layout
+from pipeline.host.units import TARGET, unit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.host.state import Instance
+    from pipeline.progress import Step
+
+# Seconds without any news before waiting is given up: a count of instances takes as long as it
+# takes, a standstill does not end by itself.
+PATIENCE = 90.0
+
+# A unit that rests after so many seconds without news is not about to start: `poweroff` in its
+# inittab, say, or a failed assertion. Before, its turn may not have come yet.
+_SETTLED = 10.0
+
+_IN_DETAIL = 5
+_NAMED = 100
+
+
+class NoneError(NiftyError):
+    """There is no instance at all."""
+
+
+class UnknownError(ProblemsError, UsageError):
+    """Instances that were asked for and do not exist."""
+
+
+class FleetError(ProblemsError):
+    """Instances that did not start or did not stop, the first few of them in detail."""
+
+
+def select(
+    instances: Sequence[Instance],
+    *,
+    names: Sequence[str] = (),
+    count: int | None = None,
+    first: int = 1,
+) -> tuple[Instance, ...]:
+    """Those of *instances* that the user means, in the order of *instances*, or of *names*.
+
+    *names* are suffixes (`7`, `slick`) or whole names (`nifty7`); else *count* numbers from *first*
+    on; else all. Raises UnknownError naming each that does not exist, NoneError if there are none.
+    """
+    if not instances:
+        raise NoneError("no instances here", hint="doit deploy count=10 start=yes")
+    if names:
+        known = {instance.name: instance for instance in instances}
+        known |= {instance.suffix: instance for instance in instances}
+        return _found(dict.fromkeys(names), known)
+    if count is None and first == 1:
+        return tuple(instances)
+    numbered = {one.suffix: one for one in instances if one.suffix.isdecimal()}
+    if count is None:
+        return tuple(one for suffix, one in numbered.items() if int(suffix) >= first)
+    return _found(dict.fromkeys(map(str, range(first, first + count))), numbered)
+
+
+def start(instances: Sequence[Instance], *, patience: float = PATIENCE) -> None:
+    """Start *instances* and return when every one of them answers SSH.
+
+    Starting what runs already changes nothing. Raises FleetError with those that failed, or were
+    silent when there had been no news for *patience* seconds, and what their journals say.
+    """
+    began = time.time()
+    state = status.states(instances)
+    failed = [one for one in instances if state[one.name] is systemd.State.FAILED]
+    systemd.forget_failures(map(unit_of, failed))
+    systemd.start(map(unit_of, instances))
+    with progress.bar("start", len(instances)) as step:
+        missing = _wait_for_banners(instances, step, patience)
+    if missing:
+        raise FleetError(
+            f"{len(missing)} of {len(instances)} instances do not answer SSH:",
+            _described(missing, partial(_journal, since=began)),
+            hint=f"journalctl -u {unit_of(missing[0])}; doit doctor count={len(instances)}",
+        )
+
+
+def stop(instances: Sequence[Instance], *, patience: float = PATIENCE) -> None:
+    """Stop *instances* and return when no process of theirs is left.
+
+    Raises FleetError with those that still run when there had been no news for *patience* seconds.
+    """
+    systemd.stop(map(unit_of, instances))
+    with progress.bar("stop", len(instances)) as step:
+        left = _wait_for_rest(instances, step, patience)
+    if left:
+        raise FleetError(
+            f"{len(left)} of {len(instances)} instances still run:",
+            _described(left, _processes),
+            hint=f"systemctl kill --signal=KILL {unit_of(left[0])}",
+        )
+
+
+def restart(instances: Sequence[Instance], *, patience: float = PATIENCE) -> None:
+    """Stop all of *instances*, then start them: an answer afterwards is never an old server's."""
+    stop(instances, patience=patience)
+    start(instances, patience=patience)
+
+
+def enable(instances: Sequence[Instance]) -> None:
+    """Start *instances* with the host from now on; those that do already are left alone."""
+    if instances:
+        systemd.enable((TARGET, *map(unit_of, instances)))
+
+
+def disable(instances: Sequence[Instance]) -> None:
+    """Do not start *instances* with the host any more; what runs now goes on."""
+    systemd.disable(map(unit_of, instances))
+
+
+def ssh_argv(instance: Instance, prefix: Path) -> tuple[str, ...]:
+    """The words that give a shell in *instance*, with the key and host key that deploy made."""
+    return ("ssh", "-F", str(Layout(prefix).ssh_config), instance.name)
+
+
+def _found(wanted: Mapping[str, None], known: Mapping[str, Instance]) -> tuple[Instance, ...]:
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise UnknownError(
+            f"{len(unknown)} of these instances do not exist:",
+            _bounded(unknown),
+            hint="doit status lists those that do",
+        )
+    return tuple({known[name].name: known[name] for name in wanted}.values())
+
+
+def _wait_for_banners(
+    instances: Sequence[Instance], step: Step, patience: float
+) -> tuple[Instance, ...]:
+    """Those that never answered, once all others did."""
+    pending = {one.port: one for one in instances}
+    failed: dict[int, Instance] = {}
+    news = time.monotonic()
+    while pending and (quiet := time.monotonic() - news) < patience:
+        answering = banner.answering(pending)
+        gone = {} if answering else _given_up(pending, settled=quiet > _SETTLED)
+        if answering or gone:
+            news = time.monotonic()
+            step(len(answering))
+        failed |= gone
+        done = answering | gone.keys()
+        pending = {port: one for port, one in pending.items() if port not in done}
+        if pending:
+            time.sleep(0.1)
+    return tuple((failed | pending).values())
+
+
+def _given_up(pending: Mapping[int, Instance], *, settled: bool) -> dict[int, Instance]:
+    """Those that systemd will not start any more."""
+    state = status.states(tuple(pending.values()))
+    return {
+        port: one
+        for port, one in pending.items()
+        if state[one.name] is systemd.State.FAILED or (settled and state[one.name].is_at_rest)
+    }
+
+
+def _wait_for_rest(
+    instances: Sequence[Instance], step: Step, patience: float
+) -> tuple[Instance, ...]:
+    """Those that still run when the others have stopped."""
+    top = cgroup.hierarchy()
+    pending = tuple(instances)
+    news = time.monotonic()
+    while True:
+        state = status.states(pending)
+        left = tuple(
+            one
+            for one in pending
+            if not state[one.name].is_at_rest
+            or cgroup.processes(cgroup.group(unit_of(one), top=top))
+        )
+        if len(left) < len(pending):
+            news = time.monotonic()
+            step(len(pending) - len(left))
+        if not left or time.monotonic() - news > patience:
+            return left
+        pending = left
+        time.sleep(0.1)
+
+
+def _described(
+    instances: Sequence[Instance], detail: Callable[[Instance], Sequence[str]]
+) -> Iterator[str]:
+    """The first few with their *detail*, the others by name."""
+    for one in instances[:_IN_DETAIL]:
+        yield f"{one.name} (port {one.port}):"
+        yield from (f"  | {line}" for line in detail(one))
+    yield from _bounded([one.name for one in instances[_IN_DETAIL:]])
+
+
+def _bounded(names: Sequence[str]) -> Iterator[str]:
+    """Names in lines of ten, and how many more there are."""
+    shown = names[:_NAMED]
+    for begin in range(0, len(shown), 10):
+        yield ", ".join(shown[begin : begin + 10])
+    if len(names) > len(shown):
+        yield f"and {len(names) - len(shown)} more"
+
+
+def _journal(instance: Instance, *, since: float) -> tuple[str, ...]:
+    return systemd.journal(unit_of(instance), 5, since=since) or ("nothing in the journal",)
+
+
+def _processes(instance: Instance) -> tuple[str, ...]:
+    group = cgroup.group(unit_of(instance), top=cgroup.hierarchy())
+    numbers = cgroup.processes(group)
+    return (f"processes: {' '.join(map(str, numbers[:20])) or 'none, but its unit is not done'}",)

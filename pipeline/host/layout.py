@@ -1,0 +1,172 @@
+"""Where everything lies below a prefix, who may write there, and the lock on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import NiftyError
+from pipeline.progress import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LayoutError(NiftyError):
+    """A prefix that cannot be used, or one that others could tamper with."""
+
+
+class LockedError(NiftyError):
+    """Somebody else is changing this prefix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths below *prefix*; nothing is touched."""
+
+    prefix: Path
+
+    @property
+    def state(self) -> Path:
+        """What the host knows; world-readable but for secrets."""
+        return self.prefix / ".nifty"
+
+    @property
+    def instances(self) -> Path:
+        """One JSON for each instance."""
+        return self.state / "instances"
+
+    @property
+    def images(self) -> Path:
+        """`DIGEST.json`, the manifest, and `DIGEST.image`, the archive, for upgrades."""
+        return self.state / "images"
+
+    @property
+    def new(self) -> Path:
+        """What is not finished, and what is about to go; only for its owner."""
+        return self.state / "new"
+
+    @property
+    def lock(self) -> Path:
+        """Locked while something changes (flock(2)); holds the pid."""
+        return self.state / "lock"
+
+    @property
+    def known_hosts(self) -> Path:
+        """Host keys of all instances, for `ssh`."""
+        return self.state / "known_hosts"
+
+    @property
+    def ssh_config(self) -> Path:
+        """For `ssh -F`."""
+        return self.state / "ssh_config"
+
+    @property
+    def fleet_key(self) -> Path:
+        """A private key for instances whose owner has none."""
+        return self.state / "fleet_key"
+
+    @property
+    def shared(self) -> Path:
+        """Holds one directory for each image, which its instances share."""
+        return self.prefix / "cbin"
+
+    def cbin(self, digest: str) -> Path:
+        """The shared, read-only part of an image."""
+        return self.shared / digest
+
+    def root(self, name: str) -> Path:
+        """The root of an instance."""
+        return self.prefix / name
+
+
+def prepare(layout: Layout) -> None:
+    """Make the directories of the state, once nobody else can tamper with the prefix.
+
+    Raises LayoutError.
+    """
+    check_owner(layout.prefix)
+    try:
+        for path, mode in (
+            (layout.state, 0o755),
+            (layout.instances, 0o755),
+            (layout.images, 0o755),
+            (layout.new, 0o700),
+            (layout.shared, 0o755),
+        ):
+            with suppress(FileExistsError):
+                path.mkdir()
+                path.chmod(mode)  # the umask has no say
+            check_owner(path)
+    except OSError as error:
+        raise LayoutError(f"{error.filename}: {error.strerror}") from error
+
+
+def check_owner(path: Path) -> None:
+    """*path* is a real directory that only the current user (root, outside tests) may write to.
+
+    Raises LayoutError: otherwise somebody could swap what is written there for a link.
+    """
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        raise LayoutError(
+            f"{path}: no such directory", hint=f"mkdir -m 755 {path}, or give another prefix="
+        ) from None
+    except OSError as error:
+        raise LayoutError(f"{path}: {error.strerror}") from error
+    if not stat.S_ISDIR(facts.st_mode):
+        raise LayoutError(f"{path}: not a directory (links are not followed)")
+    if facts.st_uid != os.geteuid():
+        raise LayoutError(
+            f"{path}: belongs to user {facts.st_uid}, not to {os.geteuid()} who runs this",
+            hint="run as root, below a directory of root's" if os.geteuid() else f"chown 0 {path}",
+        )
+    if facts.st_mode & 0o022:
+        raise LayoutError(
+            f"{path}: mode {stat.S_IMODE(facts.st_mode):04o} lets others write there",
+            hint=f"chmod go-w {path}",
+        )
+
+
+@contextmanager
+def locked(layout: Layout, *, wait: bool = True) -> Iterator[None]:
+    """Alone with the prefix; what is in `new` is then left over from the dead.
+
+    Children inherit the lock, so that a killed parent's workers keep it until they end. With
+    another holder: waits and says for whom or, without *wait*, raises LockedError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        lock = os.open(layout.lock, flags, 0o644)
+    except OSError as error:
+        raise LayoutError(f"{layout.lock}: {error.strerror}") from error
+    try:
+        _acquire(lock, layout, wait=wait)
+        with suppress(OSError):  # on a full disk the pid is missing, the lock is not
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+        with suppress(OSError):
+            os.ftruncate(lock, 0)
+    finally:
+        os.close(lock)
+
+
+def _acquire(lock: int, layout: Layout, *, wait: bool) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+        told = f"{layout.prefix}: process {pid} is changing the instances there"
+        if not wait:
+            raise LockedError(told, hint="run this again when it has ended") from None
+        say(f"{told}; waiting for it")
+        fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,0 +1,129 @@
+"""How systemd starts an instance: the one interface behind which `nspawn` and others stand.
+
+All that differs between instances is in PREFIX/.nifty/units/<suffix>.env, so one template serves
+them all and an upgrade is a new environment file: no daemon-reload, no drop-ins.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+
+from pipeline.errors import NiftyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from signal import Signals
+
+# %, $, quotes, blanks and colons each need another escape in a unit file, in a variable and in
+# nspawn's options: a name that needs none of them has no such traps.
+_PLAIN = re.compile(r"(/[A-Za-z0-9._+-]+)+")
+_SUFFIX = re.compile(r"([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)?")
+
+# A manifest comes with its image: it may ask for libraries and time zones, not for /root.
+_BINDABLE = re.compile(r"/usr/share/.+|(/usr)?/lib(32|64|x32)?(/.+)?")
+
+
+class UnitError(NiftyError):
+    """Something that no unit can be written for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """A host directory that an instance sees read-only at *target*."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What a runner must know of one instance.
+
+    *base* is the first of its 65536 user numbers on the host, None if it shares the host's users;
+    *cbin* is the shared directory it runs from, None if its root has its own; *register* makes it
+    known to systemd-machined, at the price of one D-Bus connection.
+    """
+
+    base: int | None
+    cbin: Path | None
+    binds: tuple[Bind, ...] = ()
+    register: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """A program that a runner starts, and Debian's package that has it."""
+
+    program: str
+    package: str
+
+
+class Runner(Protocol):
+    """How systemd starts an instance."""
+
+    @property
+    def name(self) -> str:
+        """The value of runner= on the command line."""
+
+    @property
+    def stem(self) -> str:
+        """The unit's name up to the instance: `nifty`, as in nifty@7.service and nifty.service."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Programs this host must have."""
+
+    @property
+    def power_off(self) -> Signals:
+        """What makes an instance's init stop everything and end."""
+
+    def service(self, prefix: Path, programs: Mapping[str, Path]) -> str:
+        """The text of the template; *programs* has a path for each of the needs."""
+
+    def variables(self, launch: Launch) -> Mapping[str, str]:
+        """What the template takes from the environment file: name and value; blanks part words."""
+
+
+def unit_name(runner: Runner, suffix: str) -> str:
+    """The unit of the instance `nifty<suffix>`: nameless, it cannot be a template's (and is not).
+
+    Raises UnitError for a suffix that needs escaping in a unit's or host's name.
+    """
+    if not _SUFFIX.fullmatch(suffix):
+        raise UnitError(f"{suffix!r}: not what an instance can be called (letters, digits and -)")
+    return f"{runner.stem}@{suffix}.service" if suffix else f"{runner.stem}.service"
+
+
+def environment_file(prefix: Path, suffix: str) -> Path:
+    """Where the environment of the instance `nifty<suffix>` lies."""
+    return prefix / ".nifty" / "units" / f"{suffix}.env"
+
+
+def environment_text(runner: Runner, launch: Launch) -> str:
+    """The content of an instance's environment file (systemd.exec(5), EnvironmentFile=).
+
+    Raises UnitError for a bind that is not plain, or that asks for more of the host than libraries
+    and data.
+    """
+    for bind in launch.binds:
+        check_plain(bind.source)
+        check_plain(bind.target)
+        if not _BINDABLE.fullmatch(bind.source):
+            raise UnitError(
+                f"bind of {bind.source}: refused, an image may ask for libraries and /usr/share",
+                hint="deploy only images whose manifest you trust",
+            )
+    lines = [f"{name}={value}" for name, value in runner.variables(launch).items()]
+    return "\n".join(["# written by nifty; read when the instance starts", *lines, ""])
+
+
+def check_plain(path: str) -> None:
+    """Refuse, with UnitError, a *path* that could mean something else in a unit or an option."""
+    if not _PLAIN.fullmatch(path) or {".", ".."} & set(PurePosixPath(path).parts):
+        raise UnitError(
+            f"{path!r}: expected an absolute path whose names hold only letters, digits and ._+-",
+            hint="other characters have a meaning of their own in systemd's unit files",
+        )

@@ -1,0 +1,96 @@
+"""How instances are: one row each, for a thousand in a second or two."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.host import banner, cgroup, systemd
+from pipeline.host.units import patterns, unit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.host.cgroup import Memory
+    from pipeline.host.state import Instance
+    from pipeline.host.systemd import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One instance: *image* is its digest; nobody is asked for an answer where nothing runs."""
+
+    name: str
+    port: int
+    image: str
+    state: State
+    answers: bool | None
+    memory: Memory | None
+
+
+def states(instances: Iterable[Instance]) -> Mapping[str, State]:
+    """The state of each instance's unit, by the instance's name; one call of systemctl."""
+    found = systemd.states(patterns())
+    return {
+        instance.name: found.get(unit_of(instance), systemd.State.INACTIVE)
+        for instance in instances
+    }
+
+
+def rows(instances: Sequence[Instance], *, top: Path | None = None) -> tuple[Row, ...]:
+    """A row for each of *instances*, in their order; *top* is where systemd keeps its groups.
+
+    Asks every running instance's port for an SSH banner, and waits a second for it at most.
+    """
+    top = top or cgroup.hierarchy()
+    state = states(instances)
+    running = [instance for instance in instances if not state[instance.name].is_at_rest]
+    answering = banner.answering((instance.port for instance in running), seconds=1.0)
+    return tuple(
+        Row(
+            name=instance.name,
+            port=instance.port,
+            image=instance.image,
+            state=state[instance.name],
+            answers=None if is_at_rest else instance.port in answering,
+            memory=None if is_at_rest else cgroup.memory(cgroup.group(unit_of(instance), top=top)),
+        )
+        for instance in instances
+        for is_at_rest in (state[instance.name].is_at_rest,)
+    )
+
+
+def as_json(rows: Iterable[Row]) -> str:
+    """The rows as a JSON list: memory in bytes, and what was counted (see cgroup.Source)."""
+    table = [
+        {
+            "name": row.name,
+            "port": row.port,
+            "image": row.image,
+            "state": row.state.value,
+            "answers": row.answers,
+            "memory": row.memory.size if row.memory else None,
+            "memory_source": row.memory.source.value if row.memory else None,
+        }
+        for row in rows
+    ]
+    return json.dumps(table, indent=1) + "\n"
+
+
+def as_table(rows: Iterable[Row]) -> tuple[tuple[str, ...], ...]:
+    """The rows as words, a header first; digests short, memory in MB."""
+    head = ("name", "port", "image", "state", "ssh", "memory")
+    body = (
+        (
+            row.name,
+            str(row.port),
+            row.image[:12],
+            row.state.value,
+            "-" if row.answers is None else "answers" if row.answers else "silent",
+            f"{row.memory.size / 1e6:.1f} MB ({row.memory.source.value})" if row.memory else "-",
+        )
+        for row in rows
+    )
+    return (head, *body)

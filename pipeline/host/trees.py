@@ -1,0 +1,128 @@
+"""Walks below directories that others write to: no symbolic link is ever followed.
+
+Root inside an instance may put anything in its root, at any moment: links, pipes, a thousand
+levels of directories. So each step is relative to an open directory and refuses links (openat(2)).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from pipeline.host.layout import DIRECTORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# How many directories are open at once when a tree is removed; deeper ones are moved up.
+_DEPTH = 64
+
+
+@contextmanager
+def opened(path: str | Path, *, at: int | None = None) -> Iterator[int]:
+    """A descriptor of directory *path*, relative to *at*; a link in its place is ENOTDIR."""
+    descriptor = os.open(path, DIRECTORY, dir_fd=at)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def parent(root: int, path: str) -> Iterator[tuple[int, str]]:
+    """The directory above *path* below *root*, and the last part of *path*.
+
+    Raises OSError: ENOENT, or ENOTDIR where a part is no directory.
+    """
+    *parts, last = path.split("/")
+    descriptor = os.dup(root)
+    try:
+        for part in parts:
+            below = os.open(part, DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        yield descriptor, last
+    finally:
+        os.close(descriptor)
+
+
+def read_file(at: int, name: str, *, limit: int) -> bytes:
+    """All of the regular file *name* in directory *at*.
+
+    Raises OSError: ELOOP for a link, EINVAL for what is no regular file, EFBIG beyond *limit*.
+    """
+    # without O_NONBLOCK a pipe put there would keep us for ever
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=at)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        with open(descriptor, "rb", closefd=False) as stream:
+            content = stream.read(limit + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", name)
+    return content
+
+
+def remove(at: int, name: str) -> None:
+    """Remove *name* in directory *at* with all that is in it; nothing happens if it is not there.
+
+    Needs a bounded number of descriptors and no disk space, however deep the tree is. Raises
+    OSError: EBUSY for a mount point.
+    """
+    try:
+        os.unlink(name, dir_fd=at)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        # POSIX lets unlink(2) of a directory be EPERM
+        if not stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+            raise
+    else:
+        return
+    while not remove_if_empty(at, name):
+        with opened(name, at=at) as top:
+            _hollow(top, top, 0)
+
+
+def remove_if_empty(at: int, name: str) -> bool:
+    """Remove directory *name* in directory *at*; no if something is in it."""
+    try:
+        os.rmdir(name, dir_fd=at)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _hollow(top: int, directory: int, depth: int) -> None:
+    """Remove what is in *directory*; what lies too deep is moved to *top*, for the next round."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=directory)
+            elif remove_if_empty(directory, entry.name):
+                continue
+            elif depth >= _DEPTH:
+                moved = f"{os.urandom(8).hex()}"
+                os.rename(entry.name, moved, src_dir_fd=directory, dst_dir_fd=top)
+            else:
+                with opened(entry.name, at=directory) as below:
+                    _hollow(top, below, depth + 1)
+                # not empty if something was too deep below it
+                remove_if_empty(directory, entry.name)
+
+
+def empty(folder: Path) -> None:
+    """Remove all that is in *folder*, a directory that only its owner can write to."""
+    with opened(folder) as at:
+        for path in tuple(folder.iterdir()):
+            remove(at, path.name)

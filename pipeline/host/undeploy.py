@@ -1,0 +1,99 @@
+"""Removes instances: root, state, and what no other instance needs. Data of others stays."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ProblemsError
+from pipeline.host import facts, state, trees
+from pipeline.host.layout import Layout, locked, prepare
+from pipeline.host.upgrade import settle
+from pipeline.progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from pipeline.host.facts import Facts
+
+
+class UndeployError(ProblemsError):
+    """What is not ours to remove, or could not be removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """An instance goes, with all its data; *root*: its root is still there."""
+
+    suffix: str
+    root: bool = True
+
+    def __str__(self) -> str:
+        """One line for `dry=yes`."""
+        return f"remove nifty{self.suffix}{'' if self.root else ' (its root is gone already)'}"
+
+
+def plan_undeploy(known: Facts, suffixes: Iterable[str] | None) -> tuple[Remove, ...]:
+    """Removals of *suffixes* (None: all instances); pure.
+
+    Raises UndeployError with everything that is not ours.
+    """
+    there = {one.suffix: one for one in known.instances}
+    asked = tuple(there) if suffixes is None else tuple(suffixes)
+    problems = [
+        f"nifty{suffix}: is there and was not made by this program: it stays untouched"
+        if f"nifty{suffix}" in known.roots
+        else f"nifty{suffix}: not deployed"
+        for suffix in asked
+        if suffix not in there
+    ]
+    if problems:
+        raise UndeployError("nothing was removed:", problems, hint="'doit status' lists them all")
+    return tuple(Remove(suffix, there[suffix].name in known.roots) for suffix in asked)
+
+
+def preview_undeploy(prefix: Path, suffixes: Iterable[str] | None) -> tuple[Remove, ...]:
+    """The removals of `undeploy`, for `dry=yes` and for the question before it."""
+    return plan_undeploy(facts.gather(Layout(prefix)), suffixes)
+
+
+def undeploy(
+    prefix: Path, suffixes: Iterable[str] | None, *, wait: bool = True
+) -> tuple[Remove, ...]:
+    """Remove instances that are stopped; what was removed.
+
+    A root first loses its name, in one step, so that nobody meets half of one; killed after that,
+    the next run removes the rest. Raises UndeployError, or LockedError without *wait*.
+    """
+    layout = Layout(prefix)
+    prepare(layout)
+    with locked(layout, wait=wait):
+        trees.empty(layout.new)
+        todo = plan_undeploy(facts.gather(layout), suffixes)
+        problems = []
+        with (
+            bar("undeploy", len(todo)) as step,
+            trees.opened(layout.prefix) as at,
+            trees.opened(layout.new) as new,
+        ):
+            for action in todo:
+                name = f"nifty{action.suffix}"
+                try:
+                    with suppress(FileNotFoundError):
+                        os.rename(name, name, src_dir_fd=at, dst_dir_fd=new)
+                    state.remove(layout, action.suffix)
+                    trees.remove(new, name)
+                except OSError as error:
+                    problems.append(f"{name}: {error.filename}: {error.strerror}")
+                step()
+        settle(layout)
+    if problems:
+        raise UndeployError(
+            f"{len(todo) - len(problems)} of {len(todo)} instances were removed:",
+            problems,
+            hint="stop what uses them, then run the same command again",
+        )
+    return todo

@@ -1,0 +1,254 @@
+"""The files in /etc/systemd/system: what they say, and how they get there and away.
+
+One template for all instances below one prefix. Each file's first line says who wrote it and for
+which prefix; a file without that line is somebody else's and stays as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import NiftyError
+from pipeline.host import state, systemd
+from pipeline.host.nspawn import Nspawn
+from pipeline.host.runner import (
+    Bind,
+    Launch,
+    Runner,
+    check_plain,
+    environment_text,
+    unit_name,
+)
+from pipeline.run import CLEAN_ENVIRONMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pipeline.host.layout import Layout
+    from pipeline.host.state import Instance
+    from pipeline.image.manifest import BindRecord
+
+DIRECTORY = Path("/etc/systemd/system")
+SLICE = "nifty.slice"
+TARGET = "nifty.target"
+MARK = "# written by nifty for the prefix "
+
+# the only place that knows which there are
+RUNNERS: Mapping[state.Runner, Runner] = {state.Runner.NSPAWN: Nspawn()}
+
+
+class UnitFilesError(NiftyError):
+    """Unit files that cannot be written or removed: somebody else's, or another prefix's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitFile:
+    """One file of DIRECTORY."""
+
+    name: str
+    text: str
+
+
+def runner_of(instance: Instance) -> Runner:
+    """What starts *instance*. Raises UnitFilesError for one this program does not have."""
+    try:
+        return RUNNERS[instance.runner]
+    except KeyError:
+        known = ", ".join(RUNNERS)
+        raise UnitFilesError(
+            f"{instance.name}: runner={instance.runner} is not there yet", hint=f"there is: {known}"
+        ) from None
+
+
+def unit_of(instance: Instance) -> str:
+    """The unit that runs *instance*."""
+    return unit_name(runner_of(instance), instance.suffix)
+
+
+def patterns() -> tuple[str, ...]:
+    """Patterns (glob(7)) that the unit of every instance matches."""
+    stems = dict.fromkeys(runner.stem for runner in RUNNERS.values())
+    return tuple(f"{stem}{rest}" for stem in stems for rest in ("@*.service", ".service"))
+
+
+def environment(
+    instance: Instance, layout: Layout, binds: Iterable[Bind], *, register: bool = False
+) -> str:
+    """The content of *instance*'s environment file, which lies at `runner.environment_file`.
+
+    *binds* are what `present` made of its image's. Raises UnitError for one that is refused.
+    """
+    launch = Launch(
+        base=None if instance.users is state.Users.HOST else instance.base,
+        cbin=layout.cbin(instance.image) if instance.share is state.Share.CBIN else None,
+        binds=tuple(binds),
+        register=register,
+    )
+    return environment_text(runner_of(instance), launch)
+
+
+def present(records: Iterable[BindRecord]) -> tuple[Bind, ...]:
+    """Those directories of a manifest's `needs.binds` that this host has."""
+    return tuple(
+        Bind(source=record.source, target=f"/{record.target}")
+        for record in records
+        if Path(record.source).is_dir()
+    )
+
+
+def programs(runners: Iterable[Runner]) -> Mapping[str, Path]:
+    """Where this host has what *runners* start; raises UnitFilesError naming what is missing."""
+    found = {}
+    for need in (need for runner in runners for need in runner.needs):
+        path = shutil.which(need.program, path=CLEAN_ENVIRONMENT["PATH"])
+        if path is None:
+            raise UnitFilesError(
+                f"{need.program}: not on this host", hint=f"apt-get install {need.package}"
+            )
+        found[need.program] = Path(path)
+    return found
+
+
+def wanted(
+    runners: Iterable[Runner], prefix: Path, where: Mapping[str, Path]
+) -> tuple[UnitFile, ...]:
+    """Every file for instances below *prefix*; *where* is what `programs` found.
+
+    Raises UnitError for a prefix that cannot stand in a unit.
+    """
+    check_plain(str(prefix))
+    texts = {SLICE: _SLICE_TEXT, TARGET: _TARGET_TEXT}
+    for runner in runners:
+        text = runner.service(prefix, where)
+        # the same text twice: where there is no instance name, %i is empty (systemd.unit(5))
+        texts |= {f"{runner.stem}@.service": text, f"{runner.stem}.service": text}
+    return tuple(
+        UnitFile(name=name, text=f"{MARK}{prefix}\n{text}") for name, text in texts.items()
+    )
+
+
+def install(runners: Iterable[Runner], prefix: Path) -> tuple[str, ...]:
+    """Have systemd know the units of *runners* below *prefix*; the files that had to be written.
+
+    Raises UnitError and UnitFilesError as `wanted` and `changes` do, before anything is touched.
+    """
+    chosen = tuple(runners)
+    todo = changes(wanted(chosen, prefix, programs(chosen)))
+    write(todo)
+    # a run killed between writing and reloading is finished by the next one
+    if todo or systemd.needs_reload((SLICE, TARGET, *patterns())):
+        systemd.reload()
+    return tuple(file.name for file in todo)
+
+
+def uninstall(prefix: Path) -> tuple[str, ...]:
+    """Undo `install`, once no instance is left; the files that were there. Raises as `remove`."""
+    if (DIRECTORY / TARGET).exists():
+        systemd.disable((TARGET,))
+    gone = remove(prefix)
+    if gone:
+        systemd.reload()
+    return gone
+
+
+def changes(files: Iterable[UnitFile], directory: Path = DIRECTORY) -> tuple[UnitFile, ...]:
+    """Those of *files* that *directory* does not have, or has with another text of ours.
+
+    Raises UnitFilesError for a file of somebody else's, or of another prefix of this host.
+    """
+    todo = []
+    for file in files:
+        path = directory / file.name
+        there = _read(path)
+        if there == file.text:
+            continue
+        if there is not None:
+            _check_ours(path, there, prefix=_prefix_of(file.text))
+        todo.append(file)
+    return tuple(todo)
+
+
+def write(files: Iterable[UnitFile], directory: Path = DIRECTORY) -> None:
+    """Write each of *files*, whole or not at all; systemd sees them after a daemon-reload."""
+    for file in files:
+        part = directory / f".{file.name}.part"
+        try:
+            part.write_text(file.text, encoding="utf-8")
+            part.chmod(0o644)
+            part.replace(directory / file.name)
+        except OSError as error:
+            raise UnitFilesError(f"{directory / file.name}: {error.strerror}") from error
+
+
+def remove(prefix: Path, directory: Path = DIRECTORY) -> tuple[str, ...]:
+    """Remove every file of ours for *prefix*, whatever version of us wrote it; their names.
+
+    Raises UnitFilesError, and removes nothing, if one is somebody else's or another prefix's.
+    """
+    ours = []
+    for name in (SLICE, TARGET, *_service_names(RUNNERS.values())):
+        path = directory / name
+        there = _read(path)
+        if there is not None:
+            _check_ours(path, there, prefix=str(prefix))
+            ours.append(path)
+    for path in ours:
+        path.unlink()
+    return tuple(path.name for path in ours)
+
+
+def _service_names(runners: Iterable[Runner]) -> tuple[str, ...]:
+    return tuple(f"{runner.stem}{at}.service" for runner in runners for at in ("@", ""))
+
+
+def _read(path: Path) -> str | None:
+    if path.is_symlink():
+        # `systemctl mask` makes a link to /dev/null; an administrator's links are not ours either
+        return f"link to {path.readlink()}"
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UnitFilesError(f"{path}: {error.strerror}") from error
+
+
+def _prefix_of(text: str) -> str | None:
+    first = text.partition("\n")[0]
+    return first.removeprefix(MARK) if first.startswith(MARK) else None
+
+
+def _check_ours(path: Path, text: str, *, prefix: str | None) -> None:
+    theirs = _prefix_of(text)
+    if theirs is None:
+        raise UnitFilesError(
+            f"{path}: there already, and not written by nifty: left as it is",
+            hint=f"move it away, if nobody needs it: mv {path} {path}.old",
+        )
+    if theirs != prefix:
+        raise UnitFilesError(
+            f"{path}: this host already has instances below {theirs}; one prefix for each host",
+            hint=f"use prefix={theirs}, or remove those first: doit undeploy prefix={theirs}",
+        )
+
+
+_SLICE_TEXT = """\
+[Unit]
+Description=All nifty instances
+
+[Slice]
+CPUAccounting=yes
+MemoryAccounting=yes
+TasksAccounting=yes
+"""
+
+_TARGET_TEXT = """\
+[Unit]
+Description=All nifty instances that start with the host
+
+[Install]
+WantedBy=multi-user.target
+"""

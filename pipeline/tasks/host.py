@@ -1,0 +1,332 @@
+"""The tasks of the second half: deploy, start, stop, status, upgrade, undeploy, doctor, ssh.
+
+All of them always run: the host's own state is the truth, doit's database knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import NiftyError, UsageError
+from pipeline.progress import say
+from pipeline.tasks import build
+from pipeline.tasks.actions import PLAIN_IO, Task, action
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pipeline.host.layout import Layout
+    from pipeline.host.rows import Row
+    from pipeline.host.rows import Wanted as Asked
+    from pipeline.host.state import Instance
+    from pipeline.host.wanted import Wanted
+    from pipeline.settings import Settings
+
+
+def _task(function: Callable[[Settings], Any]) -> Callable[[Settings], Task]:
+    """A maker of a task that runs *function* with this run's settings, whatever doit remembers."""
+
+    def maker(settings: Settings) -> Task:
+        return {
+            "actions": [(action(function), [settings])],
+            "uptodate": [False],
+            "io": PLAIN_IO,
+            "meta": {"quiet": True},
+        }
+
+    return maker
+
+
+def _as_root(what: str) -> None:
+    if os.geteuid() != 0:
+        raise NiftyError(
+            f"{what} needs root: it writes below the prefix and tells systemd",
+            hint=f"sudo .venv/bin/doit {what} …",
+        )
+
+
+def _layout(settings: Settings) -> Layout:
+    from pipeline.host.layout import Layout  # noqa: PLC0415
+
+    return Layout(settings.prefix)
+
+
+def _known(settings: Settings) -> tuple[Instance, ...]:
+    from pipeline.host import state  # noqa: PLC0415
+
+    return state.read_all(_layout(settings))
+
+
+def _selected(settings: Settings) -> tuple[Instance, ...]:
+    """The instances the command line means: all, or name=, names=, count= and first=."""
+    from pipeline.host import instances  # noqa: PLC0415
+
+    names = settings.names if settings.name is None else (f"nifty{settings.name}",)
+    return instances.select(
+        _known(settings), names=names, count=settings.count, first=settings.first
+    )
+
+
+def _image_path(settings: Settings) -> Path:
+    if settings.image_is_path:
+        return Path(settings.image)
+    path = build.artifacts(settings)[0]
+    if not path.is_file():
+        raise NiftyError(
+            f"{path}: not built yet", hint="doit build, as an ordinary user; or image=PATH"
+        )
+    return path
+
+
+def _wanted(settings: Settings) -> Wanted:
+    from pipeline.host import wanted  # noqa: PLC0415
+    from pipeline.host.state import Runner, Share, Users  # noqa: PLC0415
+
+    if settings.name is not None:
+        targets = wanted.named([f"nifty{settings.name}"], port=settings.port)
+    elif settings.names:
+        targets = wanted.named(settings.names, port=settings.port)
+    else:
+        if settings.count is None:
+            raise UsageError("how many?", hint="doit deploy count=10, or name=slick port=2100")
+        targets = wanted.numbered(settings.count, first=settings.first, port=settings.port)
+    keys = Path(settings.authorized_keys) if settings.authorized_keys else None
+    return wanted.Wanted(
+        targets=targets,
+        prefix=settings.prefix,
+        share=Share(settings.share),
+        users=Users(settings.users),
+        runner=Runner(settings.runner),
+        boot=settings.boot,
+        register=settings.register,
+        authorized_keys=keys,
+    )
+
+
+@_task
+def deploy(settings: Settings) -> None:
+    """Plan, check the host, apply, tell systemd, and start if asked to."""
+    from pipeline.host import deploy as deploying  # noqa: PLC0415
+    from pipeline.host import fleet, images, instances, limits, probe, systemd  # noqa: PLC0415
+    from pipeline.host.rows import Stage  # noqa: PLC0415
+
+    wanted = _wanted(settings)
+    image = images.load(_image_path(settings))
+    if settings.dry:
+        for item in deploying.preview(wanted, image).lines():
+            sys.stdout.write(f"{item}\n")
+        return
+    _as_root("deploy")
+    if settings.start:
+        systemd.require()
+    asked = _asked(settings, ports=tuple(target.port for target in wanted.targets if target.port))
+    stage = Stage.START if settings.start else Stage.DEPLOY
+    limits.refuse(asked, limits.check(asked, probe.read(prefix=settings.prefix)), stage)
+    report = deploying.deploy(wanted, image)
+    for note in report.notes:
+        say(note)
+    known = _known(settings)
+    fleet.settle(_layout(settings), known)
+    names = {target.name for target in wanted.targets}
+    chosen = tuple(one for one in known if one.name in names)
+    if settings.boot:
+        instances.enable(chosen)
+    say(f"{report.created} made in {report.seconds:.2f} s, {len(chosen)} as wanted")
+    if settings.start:
+        instances.start(chosen)
+        say(f"{len(chosen)} answer SSH")
+    _tell_how_to_enter(settings, chosen)
+
+
+def _tell_how_to_enter(settings: Settings, chosen: Sequence[Instance]) -> None:
+    if chosen:
+        config = _layout(settings).ssh_config
+        sys.stdout.write(f"ssh -F {config} {chosen[0].name}\n")
+
+
+@_task
+def start(settings: Settings) -> None:
+    """Start the instances meant, and wait for their SSH banners."""
+    from pipeline.host import fleet, instances, limits, probe, systemd  # noqa: PLC0415
+
+    _as_root("start")
+    systemd.require()
+    chosen = _selected(settings)
+    asked = _asked(settings, chosen=chosen)
+    limits.refuse(asked, limits.check(asked, probe.read(prefix=settings.prefix)))
+    fleet.settle(_layout(settings), _known(settings))
+    instances.start(chosen)
+    say(f"{len(chosen)} answer SSH")
+
+
+@_task
+def stop(settings: Settings) -> None:
+    """Stop the instances meant, and wait until nothing of them runs."""
+    from pipeline.host import instances, systemd  # noqa: PLC0415
+
+    _as_root("stop")
+    systemd.require()
+    chosen = _selected(settings)
+    instances.stop(chosen)
+    say(f"{len(chosen)} stopped")
+
+
+@_task
+def restart(settings: Settings) -> None:
+    """Stop, then start."""
+    from pipeline.host import fleet, instances, systemd  # noqa: PLC0415
+
+    _as_root("restart")
+    systemd.require()
+    chosen = _selected(settings)
+    fleet.settle(_layout(settings), _known(settings))
+    instances.restart(chosen)
+    say(f"{len(chosen)} answer SSH")
+
+
+@_task
+def status(settings: Settings) -> None:
+    """A table of the instances meant, or JSON."""
+    from pipeline.host import status as reading  # noqa: PLC0415
+    from pipeline.tasks.report import print_table  # noqa: PLC0415
+
+    rows = reading.rows(_selected(settings))
+    if settings.format == "json":
+        sys.stdout.write(reading.as_json(rows) + "\n")
+        return
+    head, *lines = reading.as_table(rows)
+    print_table(head, lines)
+
+
+@_task
+def ssh(settings: Settings) -> None:
+    """Become ssh, in one instance."""
+    from pipeline.host import instances  # noqa: PLC0415
+    from pipeline.run import replace  # noqa: PLC0415
+
+    if settings.name is None:
+        raise UsageError("which one?", hint="doit ssh name=7")
+    (chosen,) = _selected(settings)
+    sys.stdout.flush()
+    replace(instances.ssh_argv(chosen, settings.prefix))
+
+
+@_task
+def upgrade(settings: Settings) -> None:
+    """Move instances to another image, or back, one batch after the other."""
+    from pipeline.host import images, rolling, systemd  # noqa: PLC0415
+    from pipeline.host import upgrade as upgrading  # noqa: PLC0415
+
+    chosen = _selected(settings)
+    image = None if settings.rollback else images.load(_image_path(settings))
+    if settings.dry:
+        suffixes = [one.suffix for one in chosen]
+        for move in upgrading.preview_upgrade(settings.prefix, suffixes, image):
+            sys.stdout.write(f"{move}\n")
+        return
+    _as_root("upgrade")
+    systemd.require()
+    done = rolling.upgrade(_layout(settings), chosen, image, batch=settings.batch)
+    for kept in done.kept:
+        sys.stdout.write(f"{kept}\n")
+    say(f"{len(done.moved)} moved, {len(chosen) - len(done.moved)} were there already")
+
+
+@_task
+def undeploy(settings: Settings) -> None:
+    """Stop instances and remove them with all their data."""
+    from pipeline.host import rolling, systemd  # noqa: PLC0415
+    from pipeline.host import undeploy as removing  # noqa: PLC0415
+
+    chosen = _selected(settings)
+    if settings.dry:
+        suffixes = [one.suffix for one in chosen]
+        for item in removing.preview_undeploy(settings.prefix, suffixes):
+            sys.stdout.write(f"{item}\n")
+        return
+    _as_root("undeploy")
+    if not settings.yes:
+        _ask(f"remove {_some(chosen)} below {settings.prefix} with all data in them?")
+    systemd.require()
+    rolling.undeploy(_layout(settings), chosen)
+    say(f"{len(chosen)} removed")
+
+
+def _some(chosen: Sequence[Instance]) -> str:
+    names = [one.name for one in chosen]
+    return ", ".join(names) if len(names) <= 5 else f"{len(names)} instances"
+
+
+def _ask(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} There is nobody to ask", hint="say so beforehand: yes=yes")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise NiftyError("nothing was removed")
+
+
+@_task
+def doctor(settings: Settings) -> None:
+    """What this host lacks for so many, mended with fix=yes."""
+    from pipeline.host import limits, probe, remedy  # noqa: PLC0415
+    from pipeline.host.rows import Status  # noqa: PLC0415
+    from pipeline.tasks.report import print_table  # noqa: PLC0415
+
+    asked = _asked(settings)
+    if settings.fix and settings.undo:
+        raise UsageError("fix=yes and undo=yes contradict each other")
+    if settings.fix or settings.undo:
+        _as_root("doctor")
+        told = remedy.fix(asked) if settings.fix else remedy.undo()
+        for line in told or ("nothing to change",):
+            say(line)
+    rows = limits.check(asked, probe.read(prefix=settings.prefix))
+    if settings.format == "json":
+        sys.stdout.write(limits.as_json(rows) + "\n")
+    else:
+        print_table(("", "what", "found", "needed"), [_line(row) for row in rows])
+        for row in rows:
+            if row.status is not Status.OK:
+                sys.stdout.write(f"\n{row.name}: {row.why}\n  {row.todo}\n")
+    failed = [row for row in rows if row.status is Status.FAIL]
+    if failed:
+        raise NiftyError(
+            f"{len(failed)} of {len(rows)} would fail at {asked.count} instances",
+            hint=asked.command if any(row.fixable for row in failed) else None,
+        )
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    return (row.status.value, row.name, row.found, row.needed)
+
+
+def _asked(
+    settings: Settings, *, chosen: Sequence[Instance] | None = None, ports: tuple[int, ...] = ()
+) -> Asked:
+    """What doctor is asked: the instances wanted, with what of them is there and runs already."""
+    from pipeline.host import rows, status  # noqa: PLC0415
+    from pipeline.host.state import Runner, Users  # noqa: PLC0415
+
+    known = _known(settings)
+    states = status.states(known) if known and _has_systemd() else {}
+    count = len(chosen) if chosen is not None else settings.count or max(len(known), 1)
+    return rows.Wanted(
+        count=count,
+        first=settings.first,
+        prefix=settings.prefix,
+        runner=Runner(settings.runner),
+        register=settings.register,
+        users=Users(settings.users),
+        ports=ports if chosen is None else tuple(one.port for one in chosen),
+        own_ports=frozenset(one.port for one in known),
+        deployed=len(known),
+        running=sum(not state.is_at_rest for state in states.values()),
+    )
+
+
+def _has_systemd() -> bool:
+    return Path("/run/systemd/system").is_dir()

@@ -1,0 +1,240 @@
+"""From facts to actions: a table, without a file system."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fleet import make_instance
+
+from pipeline.host.facts import Facts, Space, SubordinateIds
+from pipeline.host.plan import Clean, Create, Needs, Plan, PlanError, StoreImage, WriteLists, plan
+from pipeline.host.state import Share, Users
+from pipeline.host.wanted import Target, Wanted, named, numbered
+
+IMAGE, OTHER = "a" * 64, "b" * 64
+ROOM = Space(free=1 << 30, block=4096, inodes=100_000, directory=4096)
+EMPTY = Facts(space=ROOM)
+NEEDS = Needs(digest=IMAGE, files=(10, 5000), directories=3, links=2, once=1 << 20)
+
+
+def planned(targets: tuple[Target, ...], facts: Facts = EMPTY, **fields: object) -> Plan:
+    return plan(Wanted(targets=targets, **fields), facts, NEEDS)  # type: ignore[arg-type]
+
+
+def there(*suffixes: str, base: Facts = EMPTY) -> Facts:
+    """Facts of a host where these are deployed."""
+    instances = tuple(
+        make_instance(
+            suffix,
+            number=int(suffix) if suffix.isdecimal() else 28663,
+            port=2200 + int(suffix) if suffix.isdecimal() else 2100,
+            image=IMAGE,
+        )
+        for suffix in suffixes
+    )
+    roots = frozenset(one.name for one in instances)
+    return replace(base, instances=instances, roots=roots, images=frozenset([IMAGE]))
+
+
+def problems(targets: tuple[Target, ...], facts: Facts = EMPTY, **fields: object) -> list[str]:
+    with pytest.raises(PlanError) as caught:
+        planned(targets, facts, **fields)
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("targets", "facts", "expected"),
+    [
+        (
+            numbered(2),
+            EMPTY,
+            [StoreImage(IMAGE), Create("1", 1, 2201), Create("2", 2, 2202), WriteLists()],
+        ),
+        (numbered(2), there("1", "2"), []),
+        (numbered(3), there("1", "2"), [Create("3", 3, 2203), WriteLists()]),
+        (numbered(1), there("1", "2"), []),
+        (
+            numbered(1, first=5, port=5000),
+            EMPTY,
+            [StoreImage(IMAGE), Create("5", 5, 5005), WriteLists()],
+        ),
+        (
+            named(["slick"], port=2100),
+            there("1"),
+            [Create("slick", 28663, 2100), WriteLists()],
+        ),
+        (named(["slick"]), there("slick"), []),
+        (
+            (Target("other", 2101),),
+            there("slick"),
+            [Create("other", 28662, 2101), WriteLists()],
+        ),
+        (
+            numbered(1),
+            replace(there("1"), roots=frozenset()),
+            [Create("1", 1, 2201, finish=True), WriteLists()],
+        ),
+        (numbered(1), replace(there("1"), leftovers=("123",)), [Clean("123")]),
+        (numbered(1), replace(there("1"), lists_current=False), [WriteLists()]),
+        (
+            numbered(1),
+            replace(EMPTY, images=frozenset([OTHER])),
+            [StoreImage(IMAGE), Create("1", 1, 2201), WriteLists()],
+        ),
+    ],
+)
+def test_facts_lead_to_actions(
+    targets: tuple[Target, ...], facts: Facts, expected: list[object]
+) -> None:
+    assert list(planned(targets, facts).actions) == expected
+
+
+def test_an_unfinished_instance_keeps_its_port_and_slot() -> None:
+    facts = replace(there("slick"), roots=frozenset())
+    (action,) = planned(named(["slick"]), facts).creations
+    assert action == Create("slick", 28663, 2100, finish=True)
+
+
+def test_ports_may_end_at_65535() -> None:
+    assert planned(numbered(1, first=100, port=65435)).creations[0].port == 65535
+
+
+@pytest.mark.parametrize(
+    ("targets", "facts", "told"),
+    [
+        (numbered(1, port=65535), EMPTY, ["nifty1: port 65536 is outside 1-65535"]),
+        (named(["x"], port=0), EMPTY, ["niftyx: port 0 is outside 1-65535"]),
+        (
+            numbered(1),
+            replace(EMPTY, listening=frozenset([2201])),
+            ["nifty1: port 2201 is taken by a listener on this host (ss -ltnp)"],
+        ),
+        (named(["x"], port=2201), there("1"), ["niftyx: port 2201 is given to nifty1"]),
+        (
+            (Target("1"), Target("x", 2201)),
+            EMPTY,
+            ["niftyx: port 2201 is given to nifty1"],
+        ),
+        (
+            numbered(2),
+            replace(EMPTY, roots=frozenset(["nifty2"])),
+            ["nifty2 is there and was not made by this program: it stays untouched"],
+        ),
+        (named(["x"]), EMPTY, ["niftyx: a new instance with a name needs port="]),
+        (
+            numbered(1, port=5000),
+            there("1"),
+            ["nifty1 is deployed with port 2201, which 5001 cannot replace"],
+        ),
+        (
+            numbered(1, first=28664),
+            EMPTY,
+            ["nifty28664: user ranges end with number 28663 (or users=host)"],
+        ),
+        (
+            numbered(1, first=28663),
+            there("slick"),
+            ["nifty28663: its user range is held by niftyslick"],
+        ),
+        (
+            numbered(10),
+            replace(EMPTY, space=replace(ROOM, free=1 << 20)),
+            ["not enough disk: 10 instances take 1.3 MiB, 1.0 MiB are free"],
+        ),
+        (
+            numbered(10),
+            replace(EMPTY, space=replace(ROOM, inodes=89)),
+            ["not enough inodes: 10 instances take 90, 89 are free"],
+        ),
+        (
+            numbered(1),
+            replace(EMPTY, is_root=False),
+            ["only root can give instances user ids of their own (users=private)"],
+        ),
+    ],
+)
+def test_what_cannot_be_is_told(targets: tuple[Target, ...], facts: Facts, told: list[str]) -> None:
+    assert problems(targets, facts) == told
+
+
+def test_all_problems_are_told_at_once() -> None:
+    facts = replace(
+        EMPTY, roots=frozenset(["nifty1"]), listening=frozenset([2202]), space=replace(ROOM, free=1)
+    )
+    assert len(problems(numbered(3), facts)) == 3
+
+
+def test_a_listener_on_its_own_port_is_the_instance_itself() -> None:
+    facts = replace(there("1"), listening=frozenset([2201]))
+    assert planned(numbered(1), facts).actions == ()
+
+
+def test_a_file_system_without_inode_counts_is_not_asked() -> None:
+    facts = replace(EMPTY, space=replace(ROOM, inodes=None))
+    assert len(planned(numbered(1000), facts).creations) == 1000
+
+
+def test_the_hosts_users_need_no_range() -> None:
+    assert planned(numbered(1, first=28664), users=Users.HOST).creations[0].port == 30864
+
+
+@pytest.mark.parametrize(
+    ("targets", "facts", "word"),
+    [
+        (numbered(1000), EMPTY, "2375-2376 (Docker), 2379-2380 (etcd), 3000"),
+        (numbered(1, port=40000), EMPTY, "1 ports from 40001 on are ephemeral here (32768-60999)"),
+        (numbered(1), replace(there("1"), images=frozenset()), ""),
+        (
+            numbered(1),
+            replace(there("1"), instances=(make_instance("1", image=OTHER),)),
+            "nifty1 stay on another image; 'doit upgrade' moves them",
+        ),
+        (
+            numbered(1, first=2),
+            replace(there("1"), roots=frozenset()),
+            "nifty1 have no root: deploy or undeploy them by name",
+        ),
+        (
+            numbered(2),
+            replace(EMPTY, subordinate=(SubordinateIds(owner="eve", first=600000, count=65536),)),
+            "user eve may use ids of nifty1 and 1 more (/etc/subuid gives him 600000-665535)",
+        ),
+        (
+            numbered(1),
+            replace(EMPTY, subordinate=(SubordinateIds(owner="adam", first=100000, count=65536),)),
+            "",
+        ),
+    ],
+)
+def test_what_may_surprise_is_warned_of(
+    targets: tuple[Target, ...], facts: Facts, word: str
+) -> None:
+    warnings = "\n".join(planned(targets, facts).warnings)
+    assert word in warnings
+    assert bool(word) == bool(warnings)
+
+
+def test_another_share_is_warned_of() -> None:
+    (warning,) = planned(numbered(1), there("1"), share=Share.NONE).warnings
+    assert "stay with another share= or users=" in warning
+
+
+def test_every_action_is_one_line() -> None:
+    facts = replace(EMPTY, leftovers=("123",))
+    assert [str(action) for action in planned(numbered(1), facts).actions] == [
+        "remove .nifty/new/123, left by a run that was killed",
+        "write image aaaaaaaaaaaa to cbin/ and .nifty/images/",
+        "create nifty1, port 2201",
+        "write .nifty/known_hosts and .nifty/ssh_config",
+    ]
+
+
+def test_a_plan_that_does_nothing_says_so() -> None:
+    assert planned(numbered(1), there("1")).lines() == ("nothing to do",)
+
+
+def test_warnings_come_before_actions() -> None:
+    lines = planned(numbered(1, port=40000)).lines()
+    assert lines[0].startswith("warning: 1 ports")
+    assert len(lines) == 4

@@ -1,0 +1,223 @@
+"""Unit files and environments: what they say, and whose they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fleet import make_instance
+
+from pipeline.errors import NiftyError
+from pipeline.host import units
+from pipeline.host.layout import Layout
+from pipeline.host.nspawn import Nspawn
+from pipeline.host.runner import Bind, UnitError, environment_file, unit_name
+from pipeline.host.state import Share, Users
+from pipeline.host.units import UnitFilesError
+
+HOME = Path("/home")
+ZONEINFO = Bind(source="/usr/share/zoneinfo", target="/usr/share/zoneinfo")
+PROGRAMS = {"systemd-nspawn": Path("/usr/bin/systemd-nspawn")}
+
+
+def files(prefix: Path = HOME, program: str = "/usr/bin/systemd-nspawn") -> dict[str, str]:
+    wanted = units.wanted((Nspawn(),), prefix, {"systemd-nspawn": Path(program)})
+    return {file.name: file.text for file in wanted}
+
+
+def variables(text: str) -> dict[str, str]:
+    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_files_are_template_nameless_slice_and_target() -> None:
+    assert sorted(files()) == ["nifty.service", "nifty.slice", "nifty.target", "nifty@.service"]
+
+
+def test_nameless_instance_has_the_templates_text() -> None:
+    assert files()["nifty.service"] == files()["nifty@.service"]
+
+
+@pytest.mark.parametrize("name", sorted(files()))
+def test_first_line_says_whose_it_is(name: str) -> None:
+    assert files()[name].startswith("# written by nifty for the prefix /home\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Slice=nifty.slice",
+        "KillMode=mixed",
+        "Restart=on-failure",
+        "RestartForceExitStatus=133",
+        "CPUAccounting=yes",
+        "MemoryAccounting=yes",
+        "TasksAccounting=yes",
+        "EnvironmentFile=/srv/x/.nifty/units/%i.env",
+        "WantedBy=nifty.target",
+    ],
+)
+def test_template_has_the_line(line: str) -> None:
+    assert line in files(Path("/srv/x"))["nifty@.service"].splitlines()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--keep-unit",
+        "--settings=no",
+        "--register=${NIFTY_REGISTER}",
+        "--private-users=${NIFTY_USERS}",
+        "$NIFTY_BINDS",
+        "--kill-signal=SIGUSR2",
+        "--directory=/srv/x/nifty%i",
+        "--machine=nifty%i",
+        "--timezone=off",
+    ],
+)
+def test_nspawn_gets_the_option(option: str) -> None:
+    text = files(Path("/srv/x"))["nifty@.service"].replace("\\\n", " ")
+    (start,) = (line for line in text.splitlines() if line.startswith("ExecStart="))
+    assert option in start.split()
+
+
+def test_nspawn_is_called_where_it_was_found() -> None:
+    text = files(program="/opt/bin/systemd-nspawn")["nifty@.service"]
+    assert "\nExecStart=/opt/bin/systemd-nspawn " in text
+
+
+@pytest.mark.parametrize(
+    "prefix", ["relative", "/", "/a b", "/a%i", "/a$b", "/a:b", '/a"b', "/a\\b", "/a/../b", "/ä"]
+)
+def test_prefix_that_means_something_else_to_systemd_is_refused(prefix: str) -> None:
+    with pytest.raises(UnitError, match="absolute path"):
+        files(Path(prefix))
+
+
+@pytest.mark.parametrize(("suffix", "unit"), [("7", "nifty@7.service"), ("", "nifty.service")])
+def test_unit_name(suffix: str, unit: str) -> None:
+    assert unit_name(Nspawn(), suffix) == unit
+
+
+@pytest.mark.parametrize("suffix", ["a b", "../x", "a@b", "-a", "a-", "a_b", "%i", "a\n"])
+def test_suffix_that_needs_escaping_is_refused(suffix: str) -> None:
+    with pytest.raises(UnitError):
+        unit_name(Nspawn(), suffix)
+
+
+def test_environment_file_of_the_template_is_where_environments_lie() -> None:
+    text = files()["nifty@.service"].replace("%i", "7")
+    assert f"\nEnvironmentFile={environment_file(HOME, '7')}\n" in text
+
+
+def test_environment_of_a_private_instance() -> None:
+    one = make_instance("7", number=7, image="d1")
+    text = units.environment(one, Layout(HOME), (ZONEINFO,))
+    assert variables(text) == {
+        "NIFTY_USERS": "983040:65536",
+        "NIFTY_REGISTER": "no",
+        "NIFTY_BINDS": (
+            "--bind-ro=/home/cbin/d1:/cbin --bind-ro=/usr/share/zoneinfo:/usr/share/zoneinfo"
+        ),
+    }
+
+
+def test_environment_without_shared_programs_binds_none() -> None:
+    one = make_instance("7", share=Share.NONE)
+    assert variables(units.environment(one, Layout(HOME), ()))["NIFTY_BINDS"] == ""
+
+
+def test_environment_with_the_hosts_users() -> None:
+    one = make_instance("7", users=Users.HOST)
+    assert variables(units.environment(one, Layout(HOME), ()))["NIFTY_USERS"] == "no"
+
+
+def test_environment_of_a_registered_instance() -> None:
+    text = units.environment(make_instance("7"), Layout(HOME), (), register=True)
+    assert variables(text)["NIFTY_REGISTER"] == "yes"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["/", "/root", "/etc", "/var/lib", "/usr/share", "/usr/share/../../root", "/usr/lib x", "usr"],
+)
+def test_bind_of_more_than_libraries_and_data_is_refused(source: str) -> None:
+    with pytest.raises(UnitError):
+        units.environment(make_instance("7"), Layout(HOME), (Bind(source=source, target="/x"),))
+
+
+@pytest.mark.parametrize("target", ["/x --bind=/:/y", "/x:y", "x", "/x\nNIFTY_USERS=no"])
+def test_bind_target_cannot_smuggle_in_an_option(target: str) -> None:
+    with pytest.raises(UnitError):
+        units.environment(
+            make_instance("7"), Layout(HOME), (Bind(source="/usr/lib64", target=target),)
+        )
+
+
+@pytest.mark.parametrize("source", ["/usr/lib64", "/lib/x86_64-linux-gnu", "/usr/share/zoneinfo"])
+def test_bind_of_libraries_and_data_is_granted(source: str) -> None:
+    bind = Bind(source=source, target="/x")
+    assert source in units.environment(make_instance("7"), Layout(HOME), (bind,))
+
+
+def written(directory: Path, prefix: Path = HOME) -> None:
+    units.write(units.changes(units.wanted((Nspawn(),), prefix, PROGRAMS), directory), directory)
+
+
+def test_written_files_are_as_wanted(tmp_path: Path) -> None:
+    written(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files()
+
+
+def test_nothing_changes_the_second_time(tmp_path: Path) -> None:
+    written(tmp_path)
+    assert units.changes(units.wanted((Nspawn(),), HOME, PROGRAMS), tmp_path) == ()
+
+
+def test_older_text_of_ours_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "nifty.slice").write_text("# written by nifty for the prefix /home\nold\n")
+    written(tmp_path)
+    assert (tmp_path / "nifty.slice").read_text() == files()["nifty.slice"]
+
+
+def test_foreign_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "nifty.slice").write_text("[Slice]\n")
+    with pytest.raises(UnitFilesError, match=r"/nifty\.slice: there already"):
+        written(tmp_path)
+
+
+def test_masked_unit_is_foreign(tmp_path: Path) -> None:
+    (tmp_path / "nifty@.service").symlink_to("/dev/null")
+    with pytest.raises(UnitFilesError, match=r"nifty@\.service"):
+        written(tmp_path)
+
+
+def test_second_prefix_is_an_error_that_names_the_first(tmp_path: Path) -> None:
+    written(tmp_path)
+    with pytest.raises(UnitFilesError, match="already has instances below /home"):
+        written(tmp_path, Path("/srv"))
+
+
+def test_remove_takes_all_of_ours(tmp_path: Path) -> None:
+    written(tmp_path)
+    units.remove(HOME, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_remove_leaves_everything_when_one_is_foreign(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "nifty.target").write_text("[Unit]\n")
+    with pytest.raises(UnitFilesError):
+        units.remove(HOME, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_remove_leaves_another_prefixs(tmp_path: Path) -> None:
+    written(tmp_path)
+    with pytest.raises(UnitFilesError, match="/home"):
+        units.remove(Path("/srv"), tmp_path)
+
+
+def test_directory_that_cannot_be_written_is_an_expected_error(tmp_path: Path) -> None:
+    with pytest.raises(NiftyError, match=r"nifty\.slice"):
+        written(tmp_path / "missing")
