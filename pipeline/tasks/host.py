@@ -288,10 +288,10 @@ def doctor(settings: Settings) -> None:
     if settings.format == "json":
         sys.stdout.write(limits.as_json(rows) + "\n")
     else:
-        print_table(("", "what", "found", "needed"), [_line(row) for row in rows])
+        print_table(("", "what", "found", "needed", "or else"), [_line(row) for row in rows])
         for row in rows:
-            if row.status is not Status.OK:
-                sys.stdout.write(f"\n{row.name}: {row.why}\n  {row.todo}\n")
+            if row.todo:
+                sys.stdout.write(f"{row.name}: {row.todo}\n")
     failed = [row for row in rows if row.status is Status.FAIL]
     if failed:
         raise NiftyError(
@@ -301,7 +301,7 @@ def doctor(settings: Settings) -> None:
 
 
 def _line(row: Row) -> tuple[str, ...]:
-    return (row.status.value, row.name, row.found, row.needed)
+    return (row.status.value, row.name, row.found, row.needed, row.why)
 
 
 def _asked(
