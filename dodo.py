@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.tasks import build, host, report
+from pipeline.tasks import article, build, host, report
 from pipeline.tasks.actions import Reporter, end_tidily, made
 from pipeline.tasks.database import database
 
@@ -12,6 +12,7 @@ end_tidily()
 
 DOIT_CONFIG = {
     "default_tasks": ["build"],
+    "forget_sub": True,
     "reporter": Reporter,
     "backend": "sqlite3",
     "dep_file": database(),
@@ -52,6 +53,11 @@ def task_checksums() -> Any:
 def task_outdated() -> Any:
     """Compare the pinned versions with the newest releases (format=json)"""
     return made(report.outdated)
+
+
+def task_audit() -> Any:
+    """List the known vulnerabilities of the image's components, patched or not (format=json)"""
+    return made(article.audit)
 
 
 def task_inspect() -> Any:
@@ -102,3 +108,23 @@ def task_undeploy() -> Any:
 def task_doctor() -> Any:
     """Show what this host lacks for count=1000; fix=yes mends it, undo=yes takes that back"""
     return made(host.doctor, archives=True)
+
+
+def task_shell() -> Any:
+    """Open a shell in an image, deployed or not, without root (image=PATH, command="ls /")"""
+    return made(article.shell, archives=True)
+
+
+def task_console() -> Any:
+    """Boot a stopped instance on this terminal, or open a root shell in a running one (name=7)"""
+    return made(article.console, archives=True)
+
+
+def task_telnet() -> Any:
+    """Serve telnet to this host (mode=inetd|forking|socket|off port=12323 listen=127.0.0.1)"""
+    return made(article.telnet, archives=True)
+
+
+def task_firewall() -> Any:
+    """Print rules that open the instances' ports; apply=yes loads them, undo=yes removes them"""
+    return made(article.firewall, archives=True)

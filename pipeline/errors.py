@@ -33,5 +33,6 @@ class ProblemsError(NiftyError):
     """Several problems found in one go; each is one line of the message."""
 
     def __init__(self, summary: str, problems: Iterable[str], *, hint: str | None = None) -> None:
+        self.summary = summary
         self.problems = tuple(problems)
         super().__init__("\n".join([summary, *(f"  {line}" for line in self.problems)]), hint=hint)

@@ -7,8 +7,9 @@ import os
 import shlex
 import signal
 import subprocess  # noqa: TID251 (this module is the door)
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self
 
 from pipeline.errors import NiftyError
 
@@ -99,17 +100,21 @@ def _call(
     umask: int,
 ) -> tuple[int, bytes, bytes]:
     """Return code, standard output and error; the latter empty if *stdout* is a file."""
-    with subprocess.Popen(
-        words,
-        env=dict(env),
-        cwd=cwd,
-        stdin=subprocess.PIPE,
-        stdout=stdout,
-        stderr=subprocess.PIPE if stdout == subprocess.PIPE else subprocess.STDOUT,
-        umask=umask,
-        process_group=0,
-    ) as process:
+    with (
+        _Held() as held,
+        subprocess.Popen(
+            words,
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=subprocess.PIPE if stdout == subprocess.PIPE else subprocess.STDOUT,
+            umask=umask,
+            process_group=0,
+        ) as process,
+    ):
         try:
+            held.release()
             out, err = process.communicate(stdin, timeout)
         except BaseException:
             # the whole group: make's compilers must not work on when make is gone
@@ -117,6 +122,38 @@ def _call(
                 os.killpg(process.pid, signal.SIGKILL)
             raise
     return process.returncode, out or b"", err or b""
+
+
+class _Held:
+    """Holds back SIGINT and SIGTERM until a started child is sure to be ended by them.
+
+    Blocking them would not do: a child inherits the mask, but not a handler (execve(2)).
+    """
+
+    def __init__(self) -> None:
+        self._came: list[int] = []
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # nobody else may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """From now on signals do what they did before; those that came are sent again."""
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        came, self._came = self._came, []
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self._came.append(number)
 
 
 def _end(returncode: int) -> str:

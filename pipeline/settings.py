@@ -7,6 +7,7 @@ one. Reading them from doit is `tasks.actions`' business.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 from dataclasses import dataclass, fields
@@ -29,18 +30,23 @@ class VariablesError(ProblemsError, UsageError):
 class Settings:
     """Every variable of the command line, with its default."""
 
+    apply: bool = False
     arch: str = "x86_64"
     authorized_keys: str = ""
     batch: int = 50
     boot: bool = False
+    command: str = ""
     count: int | None = None
     dry: bool = False
     file: str = ""
+    firewall: str = ""
     first: int = 1
     fix: bool = False
     format: str = "table"
     image: str = "nifty"
     jobs: int = 0
+    listen: str = "127.0.0.1"
+    mode: str = ""
     name: str | None = None
     names: tuple[str, ...] = ()
     offline: bool = False
@@ -108,6 +114,19 @@ def _path(value: str) -> str:
     return value
 
 
+def _command(value: str) -> str:
+    if not value.strip() or "\0" in value:
+        raise ValueError("what a shell is to run, such as 'ls -l'")
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError("an IP address such as 127.0.0.1, :: for all") from None
+
+
 def _name(value: str) -> str:
     """Of one instance, without `nifty`: deploy looks closer at it."""
     if not re.fullmatch(r"(nifty)?[a-z0-9-]*", value):
@@ -130,18 +149,23 @@ def _directory(value: str) -> Path:
 _MOST = 63335
 
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "apply": _truth,
     "arch": _choice(*ARCHITECTURES),
     "authorized_keys": _path,
     "batch": _whole(1, _MOST),
     "boot": _truth,
+    "command": _command,
     "count": _whole(1, _MOST),
     "dry": _truth,
     "file": _path,
+    "firewall": _choice("nft", "firewalld"),
     "first": _whole(1, _MOST),
     "fix": _truth,
     "format": _choice("table", "json"),
     "image": _image,
     "jobs": _whole(1, 1024),
+    "listen": _address,
+    "mode": _choice("inetd", "forking", "socket", "off"),
     "name": _name,
     "names": _names,
     "offline": _truth,

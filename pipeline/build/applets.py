@@ -6,7 +6,7 @@ import re
 import struct
 from typing import TYPE_CHECKING
 
-from pipeline.build.elf import ElfError
+from pipeline.elf import ElfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

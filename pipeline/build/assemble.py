@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from pipeline.build import elf, toolchain
+from pipeline import elf
+from pipeline.build import toolchain
 from pipeline.build.recipe import Extract
 from pipeline.errors import ProblemsError
 from pipeline.image import inittab, manifest
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 HOST_KEY = "etc/dropbear/dropbear_ed25519_host_key"
 ZONEINFO = "usr/share/zoneinfo"
+LOCALTIME = "etc/localtime"
+CONSOLE = "usr/lib/nifty/console"
 MOUNT_POINTS = ("proc", "sys", "dev", "run")
 
 # (path, mode): whatever else an image has, these are there
@@ -134,8 +137,24 @@ def _etc(image: Image) -> Iterator[Entry]:
     for path, text in texts.items():
         if path not in own:
             yield File(path=path, content=text.encode())
+    if image.timezone and LOCALTIME not in own:
+        # not TZ: a command over SSH reads no profile, and musl and glibc alike look here without it
+        yield Symlink(path=LOCALTIME, target=f"/{ZONEINFO}/{image.timezone}")
+    if image.console:
+        yield File(path=CONSOLE, content=_GETTY.encode(), mode=0o755)
     yield File(path="etc/shadow", content=shadow.encode(), mode=0o600)
 
+
+# In a unit there is no console: a getty would end at once, and init start it for ever, even if it
+# only fails to open /dev/console for a line that begins with that name. Where there is one, it is
+# init's own (nspawn gives it away before init starts) and only CAP_SYS_ADMIN could take it over
+# (TIOCSCTTY, ioctl_tty(2)): so script(1) puts a terminal in between.
+_GETTY = """\
+#!/bin/sh
+# a login prompt on the console, if that is a terminal
+[ -t 0 ] && exec script -q -c "exec /sbin/getty -L 0 - ${TERM:-vt100}" /dev/null
+exec sleep infinity
+"""
 
 _PROFILE = """\
 # read by login shells
@@ -152,6 +171,7 @@ def _inittab(image: Image) -> str:
         "# The SSH port is this instance's own: change other words freely, an upgrade keeps them.",
         inittab.respawn(words),
         *image.inittab,
+        *((f"::respawn:/{CONSOLE}",) if image.console else ()),
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -204,6 +224,8 @@ def _with_parents(entries: list[Entry]) -> list[Entry]:
 def _missing_programs(image: Image, rootfs: Rootfs, table: str) -> Iterator[str]:
     """What init, the shells and the table of init need and the components do not bring."""
     wanted = {"/sbin/init": "systemd-nspawn and the kernel start it"}
+    if image.console:
+        wanted |= dict.fromkeys(("/bin/script", "/bin/getty", "/bin/login"), "for console = true")
     for account in image.account:
         wanted.setdefault(account.shell, f"the shell of {account.name}")
     for _action, words in inittab.processes(table):
@@ -297,7 +319,6 @@ def _component(component: Component, built: Built) -> manifest.ComponentRecord:
             manifest.PatchRecord(file=item.file, sha256=item.sha256, cves=item.cves)
             for item in component.patch
         ),
-        input_digest=built.digest,
         tools=() if isinstance(component.build, Extract) else toolchain.versions(),
         path=f"cbin/{built.program}",
         sha256=hashlib.sha256(content).hexdigest(),

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.build import applets, elf, gate, kconfig, patch, source, toolchain
+from pipeline import elf
+from pipeline.build import applets, gate, kconfig, patch, source, toolchain
 from pipeline.build.pack import put
 from pipeline.build.recipe import Autoconf, Component, Extract, Kbuild
 from pipeline.build.store import locked
@@ -101,17 +102,24 @@ def input_digest(component: Component, folder: Path, architecture: str) -> str:
         "epoch": component.epoch,
         "tools": tools,
         "architecture": architecture,
-        "code": [
-            _sha256(Path(module.__file__ or ""))
-            for module in (applets, kconfig, patch, source, toolchain)
-        ]
-        + [_sha256(Path(__file__))],
+        "code": _CODE,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# Read when the modules are: a build that runs while somebody edits them must not file what the old
+# code makes under the digest of the new.
+_CODE = tuple(
+    _sha256(Path(file or ""))
+    for file in (
+        __file__,
+        *(module.__file__ for module in (applets, kconfig, patch, source, toolchain)),
+    )
+)
 
 
 def build(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.build.elf import Linkage
+from pipeline.elf import Linkage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.build.elf import ElfFacts
+    from pipeline.elf import ElfFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

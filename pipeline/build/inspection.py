@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.build import elf
+from pipeline import elf
 from pipeline.image import inittab
 from pipeline.image.rootfs import File
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.build.elf import ElfFacts
+    from pipeline.elf import ElfFacts
     from pipeline.image.rootfs import Rootfs
 
 _PAGE = 4096

@@ -51,6 +51,9 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as it:
             it.write(content)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # write(2) on a full disk names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.image import inittab
 from pipeline.paths import PathError, relative
 
 SHA256 = r"^[0-9a-f]{64}$"
@@ -63,6 +64,20 @@ def _absolute(path: str) -> str:
     return path
 
 
+def _mode(mode: int) -> int:
+    # 644 without its 0o is 0o1204, and few such slips are within these bits
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"is 0o{mode:o}; expected 0o777 at most, in octal such as 0o644")
+    return mode
+
+
+def _init(line: str) -> str:
+    problem = inittab.problem(line)
+    if problem:
+        raise ValueError(problem)
+    return line
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+:~-]{0,63}$")]
@@ -73,15 +88,21 @@ RelativePath = Annotated[str, AfterValidator(_clean)]
 HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^\s/]+/\S*$")]
 Why = Annotated[str, StringConstraints(min_length=10)]
 Size = Annotated[int, Field(gt=0, le=1 << 32)]
-Mode = Annotated[int, Field(ge=0, le=0o1777)]
+Mode = Annotated[int, AfterValidator(_mode)]
 Id = Annotated[int, Field(ge=0, le=65534)]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\n\x00]*$")]
+InitLine = Annotated[Line, AfterValidator(_init)]
 # BusyBox init parts words at blanks, hands lines with these characters to a shell, and ends a line
 # at a `#`: only plain words stay where the manifest says they are
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f~`!$^&*()=|\\\[\];\"'<>?#]+$")]
 # in /etc/passwd, where a colon ends the field
 PasswdPath = Annotated[str, StringConstraints(pattern=r"^[^:\n\x00]*$"), AfterValidator(_absolute)]
 PasswordHash = Annotated[str, StringConstraints(pattern=r"^[^:\n]*$"), AfterValidator(_password)]
+
+
+TimeZone = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*){0,2}$")
+]
 
 
 class Model(BaseModel):
@@ -318,7 +339,11 @@ class ExtraFile(Model):
 
 
 class Image(Model):
-    """What an image is made of."""
+    """What an image is made of.
+
+    `console` puts a getty on the console, where it has a terminal; `timezone` is a name of
+    zoneinfo(5), which the host's files resolve.
+    """
 
     name: Name
     title: Annotated[str, StringConstraints(pattern=r"^[^\"\n\\$`]+$")]
@@ -328,7 +353,9 @@ class Image(Model):
     hostname: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
     port: Annotated[int, Field(ge=1, le=65535)] = 2200
     ssh: Annotated[tuple[Word, ...], Field(min_length=1)]
-    inittab: tuple[Line, ...] = ()
+    inittab: tuple[InitLine, ...] = ()
+    console: bool = False
+    timezone: TimeZone | None = None
     group: tuple[Group, ...]
     account: tuple[Account, ...]
     file: tuple[ExtraFile, ...] = ()

@@ -89,7 +89,8 @@ class Store:
         """The stored file of *source*, or None when there is none.
 
         Size and digest are read anew each time: a file that has gone bad is reported on stderr and
-        removed, and the answer is None. Raises StoreError if it cannot be read or removed.
+        removed, and the answer is None. Raises StoreError if it cannot be read or removed, or if
+        only its pinned size is wrong: the recipe's mistake costs nobody the file.
         """
         path = self.path(source.sha256, source.file)
         try:
@@ -99,6 +100,7 @@ class Store:
                 with locked(self.root / _LOCK):
                     problem = _stored_problem(path, source)
                     if problem:
+                        _keep_if_as_named(path, source)
                         path.unlink()
                         say(f"{path}: has gone bad ({problem}); removed")
                         return None
@@ -186,6 +188,20 @@ def _stored_problem(path: Path, source: Source) -> str | None:
         return "is no regular file"
     with path.open("rb") as file:
         return mismatch(file, source)
+
+
+def _keep_if_as_named(path: Path, source: Source) -> None:
+    state = path.lstat()
+    if not stat.S_ISREG(state.st_mode):
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest == source.sha256:
+        raise StoreError(
+            f"{path}: has the pinned sha256, but {state.st_size} bytes; the recipe pins "
+            f"{source.size}",
+            hint=f"correct source.size in the recipe of {source.file}",
+        )
 
 
 def _unusable(path: Path, error: OSError) -> StoreError:

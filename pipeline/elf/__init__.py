@@ -13,8 +13,9 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
-from pipeline.build.elf.dynamic import (
+from pipeline.elf.dynamic import (
     Dynamic,
+    has_no_default_directories,
     is_pie,
     linkage_of,
     read_dynamic,
@@ -23,7 +24,7 @@ from pipeline.build.elf.dynamic import (
     relro_of,
     split_path,
 )
-from pipeline.build.elf.facts import (
+from pipeline.elf.facts import (
     ElfError,
     ElfFacts,
     Endianness,
@@ -34,7 +35,7 @@ from pipeline.build.elf.facts import (
     Sizes,
     as_json,
 )
-from pipeline.build.elf.headers import (
+from pipeline.elf.headers import (
     as_segment,
     check_segments,
     has_executable_stack,
@@ -45,8 +46,8 @@ from pipeline.build.elf.headers import (
     section_headers,
     type_of,
 )
-from pipeline.build.elf.image import Image, identify, library_errors
-from pipeline.build.elf.sizes import core_sizes, read_build_id, section_sizes
+from pipeline.elf.image import Image, identify, library_errors
+from pipeline.elf.sizes import core_sizes, read_build_id, section_sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +124,8 @@ def _gather(image: Image) -> ElfFacts:
         runpath=split_path(dynamic.string("DT_RUNPATH")),
         versions_needed=read_versions_needed(dynamic),
         versions_defined=read_versions_defined(dynamic),
+        has_versions=dynamic.value("DT_VERDEF") is not None,
+        no_default_directories=has_no_default_directories(dynamic),
         executable_stack=runs and has_executable_stack(programs, machine),
         relro=relro_of(programs, dynamic),
         build_id=read_build_id(image, programs, sections, hollow=hollow),

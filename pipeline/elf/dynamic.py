@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.build.elf.facts import FileType, Linkage, Relro
-from pipeline.build.elf.headers import of_type, printable
+from pipeline.elf.facts import FileType, Linkage, Relro
+from pipeline.elf.headers import of_type, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pipeline.build.elf.image import Image
+    from pipeline.elf.image import Image
 
-_DF_BIND_NOW, _DF_1_NOW, _DF_1_PIE = 0x8, 0x1, 0x08000000
+_DF_BIND_NOW, _DF_1_NOW, _DF_1_NODEFLIB, _DF_1_PIE = 0x8, 0x1, 0x800, 0x08000000
 _VER_FLG_BASE, _VER_FLG_WEAK = 0x1, 0x2
 # What no honest file comes near; a lying one must not cost more than this.
 _MOST_DYNAMIC_ENTRIES = 4096
@@ -101,7 +101,11 @@ def read_dynamic(image: Image, programs: Sequence[Any]) -> Dynamic:
 
 
 def split_path(path: str | None) -> tuple[str, ...]:
-    return tuple(path.split(":")) if path else ()
+    return () if path is None else tuple(path.split(":"))
+
+
+def has_no_default_directories(dynamic: Dynamic) -> bool:
+    return bool(dynamic.flags("DT_FLAGS_1") & _DF_1_NODEFLIB)
 
 
 def is_pie(dynamic: Dynamic, interpreter: str | None) -> bool:

@@ -87,7 +87,9 @@ class ElfFacts:
     *runpath* keep the file's order, which is the search order. *versions_needed* maps a library's
     file name to the symbol versions without which ld.so refuses to start (those asked for by weak
     symbols only are left out, as ld.so does); *versions_defined* leaves out the base version,
-    which is the file's own name. *build_id* is in hexadecimal.
+    which is the file's own name, and *has_versions* tells whether there is a table of definitions
+    at all (ld.so tolerates a library without one). *no_default_directories* is DF_1_NODEFLIB.
+    An *rpath* or *runpath* of `("",)` is there, but empty. *build_id* is in hexadecimal.
     """
 
     bits: int
@@ -103,6 +105,8 @@ class ElfFacts:
     runpath: tuple[str, ...]
     versions_needed: Mapping[str, tuple[str, ...]] = field(hash=False)
     versions_defined: tuple[str, ...]
+    has_versions: bool
+    no_default_directories: bool
     executable_stack: bool
     relro: Relro
     build_id: str | None

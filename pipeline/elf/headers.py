@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.build.elf.facts import Endianness, FileType, Segment
+from pipeline.elf.facts import Endianness, FileType, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.build.elf.image import Image
+    from pipeline.elf.image import Image
 
 _SHF_WRITE, _SHF_ALLOC = 0x1, 0x2
 _PF_X, _PF_W, _PF_R = 0x1, 0x2, 0x4

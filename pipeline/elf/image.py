@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pipeline.build.elf.facts import ElfError
+from pipeline.elf.facts import ElfError
 
 if TYPE_CHECKING:
     from elftools.elf.structs import ELFStructs

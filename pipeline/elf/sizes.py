@@ -6,13 +6,13 @@ import struct
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pipeline.build.elf.facts import FileType, Sizes
-from pipeline.build.elf.headers import names_index
+from pipeline.elf.facts import FileType, Sizes
+from pipeline.elf.headers import names_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline.build.elf.image import Image
+    from pipeline.elf.image import Image
 
 _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 0x1, 0x2, 0x4
 _PF_X, _PF_W = 0x1, 0x2

@@ -8,29 +8,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.errors import NiftyError
 from pipeline.host import images, state, units
 from pipeline.host.layout import locked
 from pipeline.host.runner import environment_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pipeline.host.layout import Layout
     from pipeline.host.runner import Bind
     from pipeline.host.state import Instance
 
 
-def settle(layout: Layout, instances: Iterable[Instance]) -> tuple[str, ...]:
-    """Have systemd know all *instances*; the unit files that had to be written.
+class EnvironmentsError(NiftyError):
+    """Environments of instances that cannot be written, on a full disk for one."""
 
-    Environments of instances that are gone are removed. Raises UnitError, UnitFilesError,
-    StateError or SystemdError.
+
+def settle(layout: Layout) -> tuple[str, ...]:
+    """Have systemd know all instances and no others; the unit files written or, at last, removed.
+
+    Raises EnvironmentsError, UnitError, UnitFilesError, StateError or SystemdError.
     """
-    present = tuple(instances)
-    with locked(layout):  # another run would take a temporary file of ours for a dead one's
-        _write_environments(layout, present)
-    runners = {units.runner_of(one) for one in present}
-    return units.install(runners, layout.prefix) if present else ()
+    # All under the lock: what was read before may be what another run has changed since, and
+    # temporary files of ours would be taken for a dead one's.
+    with locked(layout):
+        present = state.read_all(layout)
+        try:
+            _write_environments(layout, present)
+        except OSError as error:
+            raise EnvironmentsError(
+                f"{error.filename or layout.state}: {error.strerror}",
+                hint="mend this, then run the same command again",
+            ) from error
+        if not present:
+            return units.uninstall(layout.prefix)
+        return units.install({units.runner_of(one) for one in present}, layout.prefix)
 
 
 def _write_environments(layout: Layout, present: tuple[Instance, ...]) -> None:

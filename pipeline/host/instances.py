@@ -13,7 +13,7 @@ from pipeline import progress
 from pipeline.errors import NiftyError, ProblemsError, UsageError
 from pipeline.host import banner, cgroup, status, systemd
 from pipeline.host.layout import Layout
-from pipeline.host.units import TARGET, unit_of
+from pipeline.host.units import DIRECTORY, TARGET, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,9 +79,7 @@ def start(instances: Sequence[Instance], *, patience: float = PATIENCE) -> None:
     silent when there had been no news for *patience* seconds, and what their journals say.
     """
     began = time.time()
-    state = status.states(instances)
-    failed = [one for one in instances if state[one.name] is systemd.State.FAILED]
-    systemd.forget_failures(map(unit_of, failed))
+    _forget_failures(instances)
     systemd.start(map(unit_of, instances))
     with progress.bar("start", len(instances)) as step:
         missing = _wait_for_banners(instances, step, patience)
@@ -124,6 +122,20 @@ def enable(instances: Sequence[Instance]) -> None:
 def disable(instances: Sequence[Instance]) -> None:
     """Do not start *instances* with the host any more; what runs now goes on."""
     systemd.disable(map(unit_of, instances))
+
+
+def retire(instances: Sequence[Instance]) -> None:
+    """Have systemd forget *instances*, which are stopped: neither enabled nor failed any more."""
+    # the links decide: one deployed before may have been enabled later, by whomever
+    wants = DIRECTORY / f"{TARGET}.wants"
+    disable([one for one in instances if (wants / unit_of(one)).is_symlink()])
+    _forget_failures(instances)
+
+
+def _forget_failures(instances: Sequence[Instance]) -> None:
+    state = status.states(instances)
+    failed = [one for one in instances if state[one.name] is systemd.State.FAILED]
+    systemd.forget_failures(map(unit_of, failed))
 
 
 def ssh_argv(instance: Instance, prefix: Path) -> tuple[str, ...]:

@@ -48,8 +48,15 @@ def refuse(wanted: Wanted, rows: Iterable[Row], stage: Stage = Stage.START) -> N
     fixable = any(row.fixable for row in found)
     raise HostLacksError(
         f"this host cannot {stage.value} {wanted.count} instances:",
-        (f"{row.name}: {row.found}, needed {row.needed}: {row.why}; {row.todo}" for row in found),
+        lines(found),
         hint=wanted.command if fixable else wanted.command.removesuffix(" fix=yes"),
+    )
+
+
+def lines(rows: Iterable[Row]) -> tuple[str, ...]:
+    """A line for each of *rows* in an error."""
+    return tuple(
+        f"{row.name}: {row.found}, needed {row.needed}: {row.why}; {row.todo}" for row in rows
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pipeline import progress
-from pipeline.host import fleet, instances, state, status, units
+from pipeline.errors import NiftyError
+from pipeline.host import fleet, instances, status, systemd
 from pipeline.host import undeploy as removing
 from pipeline.host import upgrade as upgrading
 from pipeline.host.instances import FleetError
-from pipeline.host.upgrade import UpgradeReport
+from pipeline.host.units import unit_of
+from pipeline.host.upgrade import UpgradeError, UpgradeReport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +21,29 @@ if TYPE_CHECKING:
     from pipeline.host.layout import Layout
     from pipeline.host.state import Instance
     from pipeline.host.upgrade import Kept
+
+
+def way_back(known: Sequence[Instance]) -> tuple[Instance, ...]:
+    """Those of *known* that were upgraded, for a rollback of nobody in particular.
+
+    Raises UpgradeError if there are none, or if they would part: one rollback undoes one upgrade.
+    """
+    upgraded = tuple(one for one in known if one.previous is not None)
+    ways: dict[tuple[str, str | None], list[Instance]] = {}
+    for one in upgraded:
+        ways.setdefault((one.image, one.previous), []).append(one)
+    if len(ways) == 1:
+        return upgraded
+    raise UpgradeError(
+        "nothing was rolled back:",
+        [
+            f"{len(some)} instances, {some[0].name} first, would go from image {image[:12]} "
+            f"to {(previous or '')[:12]}"
+            for (image, previous), some in ways.items()
+        ]
+        or ["no instance was ever upgraded, so there is no way back"],
+        hint="say which: names=, or first= and count=" if ways else None,
+    )
 
 
 def upgrade(
@@ -37,7 +63,7 @@ def upgrade(
     with progress.bar("upgrade", len(todo)) as step:
         for at in range(0, len(todo), batch):
             part = todo[at : at + batch]
-            report = _upgrade_batch(layout, part, image, done=len(moved))
+            report = _upgrade_batch(layout, part, image, before=todo[:at])
             moved += report.moved
             kept += report.kept
             step(len(part))
@@ -45,23 +71,43 @@ def upgrade(
 
 
 def _upgrade_batch(
-    layout: Layout, part: Sequence[Instance], image: Image | None, *, done: int
+    layout: Layout, part: Sequence[Instance], image: Image | None, *, before: Sequence[Instance]
 ) -> UpgradeReport:
-    running = _running(part)
-    instances.stop(running)
-    report = upgrading.upgrade(layout.prefix, [one.suffix for one in part], image)
-    known = state.read_all(layout)
-    fleet.settle(layout, known)
-    names = {one.name for one in running}
+    # one that failed was meant to run, as after an image that does not come up
+    states = status.states(part)
+    wanted = [one for one in part if states[one.name] is not systemd.State.INACTIVE]
     try:
-        instances.start([one for one in known if one.name in names])
+        instances.stop(wanted)
+        report = upgrading.upgrade(layout.prefix, [one.suffix for one in part], image)
+        fleet.settle(layout)
+    except BaseException:
+        # whatever went wrong is told; nobody's server stays down for it
+        with suppress(NiftyError):
+            fleet.settle(layout)
+            systemd.start(map(unit_of, wanted))
+        raise
+    try:
+        instances.start(wanted)
     except FleetError as error:
+        moved = _meaning([*before, *part])
         raise FleetError(
-            f"upgrade stopped after {done} instances, the next {len(part)} did not all come back:",
+            f"upgrade stopped after {len(before)} instances, "
+            f"the next {len(part)} did not all come back:",
             error.problems,
-            hint="doit upgrade rollback=yes brings the previous image back",
+            hint=f"'doit upgrade rollback=yes {moved}' brings the previous image back",
         ) from error
     return report
+
+
+def _meaning(some: Sequence[Instance]) -> str:
+    """The variables that mean exactly *some* instances."""
+    suffixes = [one.suffix for one in some]
+    first = suffixes[0]
+    if first.isdecimal():
+        row = [str(number) for number in range(int(first), int(first) + len(suffixes))]
+        if row == suffixes:
+            return f"first={first} count={len(suffixes)}"
+    return f"names={','.join(suffix or 'nifty' for suffix in suffixes)}"
 
 
 def undeploy(layout: Layout, chosen: Sequence[Instance]) -> None:
@@ -69,15 +115,8 @@ def undeploy(layout: Layout, chosen: Sequence[Instance]) -> None:
 
     Raises FleetError, UndeployError, UnitFilesError.
     """
-    instances.stop(_running(chosen))
-    instances.disable([one for one in chosen if one.boot])
-    removing.undeploy(layout.prefix, [one.suffix for one in chosen])
-    left = state.read_all(layout)
-    fleet.settle(layout, left)
-    if not left:
-        units.uninstall(layout.prefix)
-
-
-def _running(chosen: Sequence[Instance]) -> list[Instance]:
     states = status.states(chosen)
-    return [one for one in chosen if not states[one.name].is_at_rest]
+    instances.stop([one for one in chosen if not states[one.name].is_at_rest])
+    instances.retire(chosen)
+    removing.undeploy(layout.prefix, [one.suffix for one in chosen])
+    fleet.settle(layout)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 BATCH_BYTES = 64 * 1024
 
 
+_OPTIONS = {"start": ("--no-block",), "stop": ("--no-block",), "kill": ("--signal=KILL",)}
+
+
 class SystemdError(NiftyError):
     """systemd is not there, or refused something."""
 
@@ -56,6 +59,22 @@ def start(units: Iterable[str]) -> None:
 def stop(units: Iterable[str]) -> None:
     """Ask for *units* to be stopped, and do not wait for them."""
     _each_batch("stop", units)
+
+
+def end(units: Iterable[str]) -> None:
+    """Stop *units*, and wait until they have stopped."""
+    for batch in batches(units):
+        _systemctl("stop", "--", *batch)
+
+
+def kill(units: Iterable[str]) -> None:
+    """Send SIGKILL to every process of *units*, those that their KillMode= would spare, too."""
+    _each_batch("kill", units)
+
+
+def restart(units: Iterable[str]) -> None:
+    """Stop and start *units*, and wait until they have started."""
+    _each_batch("restart", units)
 
 
 def forget_failures(units: Iterable[str]) -> None:
@@ -98,7 +117,7 @@ def journal(unit: str, lines: int, *, since: float) -> tuple[str, ...]:
 
     *since* is in seconds since 1970. Empty if that cannot be told.
     """
-    # What the unit's own processes said tells why; ten restarts later systemd has the last word.
+    # What the unit's own processes said tells why; else what systemd saw, before it tried again.
     return _journal(f"_SYSTEMD_UNIT={unit}", lines, since) or _journal(
         f"--unit={unit}", lines, since
     )
@@ -115,7 +134,8 @@ def _journal(match: str, lines: int, since: float) -> tuple[str, ...]:
         )
     except ProgramError:
         return ()  # it only explains another error, which must not be lost for it
-    return tuple(dict.fromkeys(told.stdout.splitlines()))[-lines:]
+    said = (line for line in told.stdout.splitlines() if "Scheduled restart job" not in line)
+    return tuple(dict.fromkeys(said))[-lines:]
 
 
 def batches(words: Iterable[str], most: int = BATCH_BYTES) -> Iterator[tuple[str, ...]]:
@@ -134,7 +154,7 @@ def batches(words: Iterable[str], most: int = BATCH_BYTES) -> Iterator[tuple[str
 
 
 def _each_batch(verb: str, units: Iterable[str]) -> None:
-    options = ["--no-block"] if verb in ("start", "stop") else ["--quiet"]
+    options = _OPTIONS.get(verb, ("--quiet",))
     for batch in batches(units):
         _systemctl(verb, *options, "--", *batch)
 

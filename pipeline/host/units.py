@@ -130,6 +130,12 @@ def wanted(
     )
 
 
+def check(runners: Iterable[Runner], prefix: Path) -> None:
+    """Raise what `install` would, before there are instances that could not be started."""
+    chosen = tuple(runners)
+    changes(wanted(chosen, prefix, programs(chosen)))
+
+
 def install(runners: Iterable[Runner], prefix: Path) -> tuple[str, ...]:
     """Have systemd know the units of *runners* below *prefix*; the files that had to be written.
 
@@ -146,8 +152,11 @@ def install(runners: Iterable[Runner], prefix: Path) -> tuple[str, ...]:
 
 def uninstall(prefix: Path) -> tuple[str, ...]:
     """Undo `install`, once no instance is left; the files that were there. Raises as `remove`."""
-    if (DIRECTORY / TARGET).exists():
+    ours = owned((SLICE, TARGET), prefix)
+    if TARGET in ours:
         systemd.disable((TARGET,))
+    # else the empty slice stays active, and its control group with it
+    systemd.end(ours)
     gone = remove(prefix)
     if gone:
         systemd.reload()
@@ -188,16 +197,22 @@ def remove(prefix: Path, directory: Path = DIRECTORY) -> tuple[str, ...]:
 
     Raises UnitFilesError, and removes nothing, if one is somebody else's or another prefix's.
     """
+    ours = owned((SLICE, TARGET, *_service_names(RUNNERS.values())), prefix, directory)
+    for name in ours:
+        (directory / name).unlink()
+    return ours
+
+
+def owned(names: Iterable[str], prefix: Path, directory: Path = DIRECTORY) -> tuple[str, ...]:
+    """Those of *names* that are there. Raises UnitFilesError for one that *prefix* does not own."""
     ours = []
-    for name in (SLICE, TARGET, *_service_names(RUNNERS.values())):
+    for name in names:
         path = directory / name
         there = _read(path)
         if there is not None:
             _check_ours(path, there, prefix=str(prefix))
-            ours.append(path)
-    for path in ours:
-        path.unlink()
-    return tuple(path.name for path in ours)
+            ours.append(name)
+    return tuple(ours)
 
 
 def _service_names(runners: Iterable[Runner]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Everything else in the file stays as it is, whoever wrote it.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PATH = "etc/inittab"
+# init.c; a line with any other is left out by init, with one word on a console nobody sees
+ACTIONS = ("sysinit", "wait", "once", "respawn", "askfirst", "ctrlaltdel", "shutdown", "restart")
 
 
 class InittabError(NiftyError):
@@ -28,6 +31,21 @@ class PortPlace:
 
     program: str
     word: int
+
+
+def problem(line: str) -> str | None:
+    """Why init would leave *line* out, in one line; None if it is an entry, a comment or blank."""
+    entry = line.partition("#")[0]
+    if not entry.strip():
+        return None
+    fields = entry.split(":", 3)
+    if len(fields) < 4:
+        return "expected id:runlevels:action:process, such as ::respawn:/sbin/crond -f"
+    if fields[2] not in ACTIONS:
+        close = difflib.get_close_matches(fields[2], ACTIONS, n=1)
+        tip = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(ACTIONS)}"
+        return f"no action {fields[2]!r}; {tip}"
+    return None
 
 
 def respawn(words: tuple[str, ...]) -> str:

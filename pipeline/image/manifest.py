@@ -52,7 +52,7 @@ class PatchRecord(Model):
 class ComponentRecord(Model):
     """One component: where it came from, what came out, and the facts of its binary.
 
-    *input_digest* covers everything that decided the result; *elf* is as `elf.as_json` gives it.
+    *tools* are the compiler's wheels; *elf* is as `elf.as_json` gives it.
     """
 
     name: str
@@ -61,7 +61,6 @@ class ComponentRecord(Model):
     homepage: str
     source_sha256: str
     patches: tuple[PatchRecord, ...]
-    input_digest: str
     tools: tuple[tuple[str, str], ...]
     path: str
     sha256: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import signal
 import sys
 from functools import cache, wraps
@@ -67,8 +68,8 @@ def _settings(*, archives: bool) -> Settings:
 def action(function: Callable[P, Any]) -> Callable[P, Any]:
     """*function* as an action: a NiftyError fails the task with its message and exit code.
 
-    So does a folder that is not this user's, or a full disk. A dict it returns is kept as the
-    task's values; any other result counts as success.
+    So does a folder that is not this user's, a full disk, or a wheel that is missing. A dict it
+    returns is kept as the task's values; any other result counts as success.
     """
 
     @wraps(function)
@@ -77,6 +78,11 @@ def action(function: Callable[P, Any]) -> Callable[P, Any]:
             result = function(*args, **kwargs)
         except NiftyError as error:
             return (TaskFailed if error.exit_code == 1 else TaskError)(str(error))
+        except ModuleNotFoundError as error:
+            wheel = (error.name or "pipeline").partition(".")[0]
+            if wheel == "pipeline":
+                raise
+            return TaskFailed(f"{wheel} is not installed in {sys.prefix}\nhint: {_INSTALL}")
         except OSError as error:
             if error.errno not in _HINTS:
                 raise
@@ -87,15 +93,20 @@ def action(function: Callable[P, Any]) -> Callable[P, Any]:
     return guarded
 
 
+_INSTALL = "pip install -e '.[build,test]' in this virtual environment"
 _OWNER = "build as the user who owns artifacts/, or remove what another user left there"
-_FULL = "make room on that file system; 'rm -r artifacts/cache' costs time only"
+FULL = "make room on that file system; 'rm -r artifacts/cache' costs time only"
 _HINTS = {
     errno.EACCES: _OWNER,
     errno.EPERM: _OWNER,
     errno.EROFS: "artifacts/ must be on a file system that can be written to",
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
 }
+
+
+# Seconds that a worker has to remove what it made when it is interrupted.
+_TIDYING = 10
 
 
 def end_tidily() -> None:
@@ -110,7 +121,8 @@ def end_tidily() -> None:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     # with -n 2, doit sends SIGTERM to processes that tidy up after Ctrl-C already
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # (a handler: after SIG_IGN, Python complains of the one that is on its way)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     raise KeyboardInterrupt
 
 
@@ -118,6 +130,10 @@ def _unhandled(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     if issubclass(kind, KeyboardInterrupt):
+        # with -n 2: an idle worker of doit may miss its Ctrl-C, and would be waited for for ever
+        for worker in multiprocessing.active_children():
+            worker.join(_TIDYING)
+            worker.kill()
         sys.stderr.write("interrupted\n")  # Python then dies of SIGINT, as its caller expects
     else:
         sys.__excepthook__(kind, error, trace)

@@ -6,6 +6,7 @@ the recipes are validated by the task `recipes`, and everything heavy is importe
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tomllib
@@ -13,16 +14,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, UsageError
 from pipeline.paths import PROJECT
 from pipeline.settings import ARCHITECTURES
-from pipeline.tasks.actions import PLAIN_IO, Task, action
+from pipeline.tasks.actions import FULL, PLAIN_IO, Task, action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.build.catalogue import Recipes
     from pipeline.build.compile import Built
+    from pipeline.build.recipe import Image
     from pipeline.settings import Settings
 
 RECIPES = PROJECT / "recipes"
@@ -71,7 +73,7 @@ def component(settings: Settings) -> Iterator[Task]:
             "actions": [(action(_compile), [name, settings])],
             "file_dep": [
                 *_files(RECIPES / "components" / name),
-                *_code("build"),
+                *_code("build", "elf"),
             ],
             "task_dep": [f"fetch:{name}"],
             "uptodate": [(_same, ["inputs", [settings.arch, *tools]]), _untouched],
@@ -97,8 +99,7 @@ def image(settings: Settings) -> Iterator[Task]:
             *(str(RECIPES / "components" / name / "recipe.toml") for name in parts),
             *(str(folder / "component.json") for folder in built),
             *(str(folder / program) for folder, program in zip(built, programs, strict=True)),
-            *_code("build"),
-            *_code("image"),
+            *_code("build", "elf", "image"),
         ],
         "task_dep": [f"component:{name}" for name in parts],
         "uptodate": [
@@ -155,11 +156,22 @@ def _load() -> None:
     load()
 
 
+def _recipe(known: Recipes, settings: Settings) -> Image:
+    try:
+        return known.images[settings.image]
+    except KeyError:
+        there = ", ".join(known.images) or "none"
+        raise UsageError(
+            f"no recipes/images/{settings.image}.toml; there are: {there}",
+            hint="name one of them, as in 'doit build image=mine'",
+        ) from None
+
+
 def _toml(path: Path) -> dict[str, Any]:
     """A table as it stands; a broken one is empty here and reported by the task `recipes`."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
@@ -188,9 +200,9 @@ def _files(folder: Path, stem: str | None = None) -> list[str]:
     )
 
 
-def _code(package: str) -> list[str]:
+def _code(*packages: str) -> list[str]:
     """Every module: a list of those that matter would be forgotten when one is added."""
-    return sorted(str(path) for path in (CODE / package).rglob("*.py"))
+    return sorted(str(path) for package in packages for path in (CODE / package).rglob("*.py"))
 
 
 def _installed(name: str) -> str:
@@ -257,7 +269,7 @@ def _fetched(known: Recipes, name: str, settings: Settings) -> Path:
     item = known.components[name]
     store = Store(root=STORE)
     if settings.offline:  # say at once what all components lack
-        wanted = known.images[settings.image].components
+        wanted = _recipe(known, settings).components
         fetching.require((known.components[one] for one in wanted), store)
     return fetching.fetch(
         item, known.folder(item), store, offline=settings.offline, work=CACHE / "apt"
@@ -268,13 +280,19 @@ def _built(known: Recipes, name: str, settings: Settings) -> Built:
     from pipeline.build import compile as compiling  # noqa: PLC0415
 
     item = known.components[name]
-    return compiling.build(
-        item,
-        known.folder(item),
-        lambda: _fetched(known, name, settings),
-        compiling.Workshop(root=CACHE, jobs=settings.jobs),
-        architecture=settings.arch,
-    )
+    try:
+        return compiling.build(
+            item,
+            known.folder(item),
+            lambda: _fetched(known, name, settings),
+            compiling.Workshop(root=CACHE, jobs=settings.jobs),
+            architecture=settings.arch,
+        )
+    except compiling.CompileError as error:
+        # zig's words, and the system's; they stand among a screenful of its warnings
+        if "NoSpaceLeft" in error.message or os.strerror(errno.ENOSPC) in error.message:
+            raise compiling.CompileError(error.message, hint=FULL) from error
+        raise
 
 
 def _compile(name: str, settings: Settings) -> None:
@@ -288,7 +306,7 @@ def _image(settings: Settings) -> None:
     from pipeline.build.pack import pack  # noqa: PLC0415
 
     known = load()
-    recipe = known.images[settings.image]
+    recipe = _recipe(known, settings)
     # from the cache, where every byte is checked, not from the copies in components/
     built = {name: _built(known, name, settings) for name in recipe.components}
     rootfs, described = assemble.assemble(recipe, known, built, architecture=settings.arch)

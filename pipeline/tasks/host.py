@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import NiftyError, UsageError
 from pipeline.progress import say
-from pipeline.tasks import build
+from pipeline.tasks import before, build
 from pipeline.tasks.actions import PLAIN_IO, Task, action
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from pipeline.host.layout import Layout
     from pipeline.host.rows import Row
-    from pipeline.host.rows import Wanted as Asked
     from pipeline.host.state import Instance
     from pipeline.host.wanted import Wanted
     from pipeline.settings import Settings
@@ -70,6 +69,12 @@ def _selected(settings: Settings) -> tuple[Instance, ...]:
     )
 
 
+def _is_choosing(settings: Settings) -> bool:
+    """Whether the command line means certain instances, not all there are."""
+    some = settings.name is not None or bool(settings.names) or settings.count is not None
+    return some or settings.first != 1
+
+
 def _image_path(settings: Settings) -> Path:
     if settings.image_is_path:
         return Path(settings.image)
@@ -110,8 +115,7 @@ def _wanted(settings: Settings) -> Wanted:
 def deploy(settings: Settings) -> None:
     """Plan, check the host, apply, tell systemd, and start if asked to."""
     from pipeline.host import deploy as deploying  # noqa: PLC0415
-    from pipeline.host import fleet, images, instances, limits, probe, systemd  # noqa: PLC0415
-    from pipeline.host.rows import Stage  # noqa: PLC0415
+    from pipeline.host import fleet, images, instances  # noqa: PLC0415
 
     wanted = _wanted(settings)
     image = images.load(_image_path(settings))
@@ -120,16 +124,12 @@ def deploy(settings: Settings) -> None:
             sys.stdout.write(f"{item}\n")
         return
     _as_root("deploy")
-    if settings.start:
-        systemd.require()
-    asked = _asked(settings, ports=tuple(target.port for target in wanted.targets if target.port))
-    stage = Stage.START if settings.start else Stage.DEPLOY
-    limits.refuse(asked, limits.check(asked, probe.read(prefix=settings.prefix)), stage)
+    before.refuse_deploy(settings, wanted, image)
     report = deploying.deploy(wanted, image)
     for note in report.notes:
         say(note)
+    fleet.settle(_layout(settings))
     known = _known(settings)
-    fleet.settle(_layout(settings), known)
     names = {target.name for target in wanted.targets}
     chosen = tuple(one for one in known if one.name in names)
     if settings.boot:
@@ -150,14 +150,13 @@ def _tell_how_to_enter(settings: Settings, chosen: Sequence[Instance]) -> None:
 @_task
 def start(settings: Settings) -> None:
     """Start the instances meant, and wait for their SSH banners."""
-    from pipeline.host import fleet, instances, limits, probe, systemd  # noqa: PLC0415
+    from pipeline.host import fleet, instances, systemd  # noqa: PLC0415
 
     _as_root("start")
     systemd.require()
     chosen = _selected(settings)
-    asked = _asked(settings, chosen=chosen)
-    limits.refuse(asked, limits.check(asked, probe.read(prefix=settings.prefix)))
-    fleet.settle(_layout(settings), _known(settings))
+    before.refuse_start(settings, chosen)
+    fleet.settle(_layout(settings))
     instances.start(chosen)
     say(f"{len(chosen)} answer SSH")
 
@@ -182,7 +181,7 @@ def restart(settings: Settings) -> None:
     _as_root("restart")
     systemd.require()
     chosen = _selected(settings)
-    fleet.settle(_layout(settings), _known(settings))
+    fleet.settle(_layout(settings))
     instances.restart(chosen)
     say(f"{len(chosen)} answer SSH")
 
@@ -195,7 +194,7 @@ def status(settings: Settings) -> None:
 
     rows = reading.rows(_selected(settings))
     if settings.format == "json":
-        sys.stdout.write(reading.as_json(rows) + "\n")
+        sys.stdout.write(reading.as_json(rows))
         return
     head, *lines = reading.as_table(rows)
     print_table(head, lines)
@@ -221,6 +220,8 @@ def upgrade(settings: Settings) -> None:
     from pipeline.host import upgrade as upgrading  # noqa: PLC0415
 
     chosen = _selected(settings)
+    if settings.rollback and not _is_choosing(settings):
+        chosen = rolling.way_back(chosen)
     image = None if settings.rollback else images.load(_image_path(settings))
     if settings.dry:
         suffixes = [one.suffix for one in chosen]
@@ -276,7 +277,7 @@ def doctor(settings: Settings) -> None:
     from pipeline.host.rows import Status  # noqa: PLC0415
     from pipeline.tasks.report import print_table  # noqa: PLC0415
 
-    asked = _asked(settings)
+    asked = before.asked(settings)
     if settings.fix and settings.undo:
         raise UsageError("fix=yes and undo=yes contradict each other")
     if settings.fix or settings.undo:
@@ -302,31 +303,3 @@ def doctor(settings: Settings) -> None:
 
 def _line(row: Row) -> tuple[str, ...]:
     return (row.status.value, row.name, row.found, row.needed, row.why)
-
-
-def _asked(
-    settings: Settings, *, chosen: Sequence[Instance] | None = None, ports: tuple[int, ...] = ()
-) -> Asked:
-    """What doctor is asked: the instances wanted, with what of them is there and runs already."""
-    from pipeline.host import rows, status  # noqa: PLC0415
-    from pipeline.host.state import Runner, Users  # noqa: PLC0415
-
-    known = _known(settings)
-    states = status.states(known) if known and _has_systemd() else {}
-    count = len(chosen) if chosen is not None else settings.count or max(len(known), 1)
-    return rows.Wanted(
-        count=count,
-        first=settings.first,
-        prefix=settings.prefix,
-        runner=Runner(settings.runner),
-        register=settings.register,
-        users=Users(settings.users),
-        ports=ports if chosen is None else tuple(one.port for one in chosen),
-        own_ports=frozenset(one.port for one in known),
-        deployed=len(known),
-        running=sum(not state.is_at_rest for state in states.values()),
-    )
-
-
-def _has_systemd() -> bool:
-    return Path("/run/systemd/system").is_dir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.tasks import build
@@ -14,8 +14,9 @@ from pipeline.tasks.actions import PLAIN_IO, Task, action
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.build.elf import ElfFacts
     from pipeline.build.inspection import Binary, Memory
+    from pipeline.elf import ElfFacts
+    from pipeline.libraries import Closure
     from pipeline.settings import Settings
 
 
@@ -31,7 +32,7 @@ def outdated(settings: Settings) -> Task:
 
 
 def inspect(settings: Settings) -> Task:
-    """The binaries of the image, or one ELF file."""
+    """The binaries of the image, or one ELF file with the libraries it needs."""
     given = {"actions": [(action(_inspect_file), [settings])]}
     image = {"actions": [(action(_inspect_image), [settings])], "task_dep": ["image"]}
     return {
@@ -61,18 +62,51 @@ def _outdated(settings: Settings) -> None:
 
 
 def _inspect_file(settings: Settings) -> None:
-    from pipeline.build import elf  # noqa: PLC0415 (pyelftools)
+    from pipeline import elf  # noqa: PLC0415 (pyelftools)
+    from pipeline.libraries import tree  # noqa: PLC0415 (pyelftools)
 
-    facts = elf.read(Path(settings.file))
+    path = Path(settings.file)
+    facts = None if _is_script(path) else elf.read(path)
+    found = _closure(path, facts)
     if settings.format == "json":
-        _print_json(elf.as_json(facts))
+        plain = {} if facts is None else elf.as_json(facts)
+        _print_json(plain if found is None else plain | {"closure": tree.as_json(found)})
         return
+    if facts is not None:
+        _print_facts(facts)
+    if found is not None:
+        sys.stdout.writelines(f"{line}\n" for line in ("", *tree.lines(found)))
+
+
+def _is_script(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.read(2) == b"#!"
+    except (OSError, ValueError):
+        return False  # reading it for its facts tells why
+
+
+def _closure(path: Path, facts: ElfFacts | None) -> Closure | None:
+    """What the file needs of this system to run; None if it is nothing that runs."""
+    from pipeline import libraries  # noqa: PLC0415 (pyelftools)
+    from pipeline.elf import Linkage  # noqa: PLC0415 (pyelftools)
+
+    if facts is not None and facts.linkage in (Linkage.NONE, Linkage.STATIC, Linkage.STATIC_PIE):
+        return None
+    return libraries.closure(PurePosixPath(path.absolute()), libraries.this_host())
+
+
+def _print_facts(facts: ElfFacts) -> None:
+    from pipeline import elf  # noqa: PLC0415 (pyelftools)
+
     for name, value in elf.as_json(facts).items():
         if name != "segments":
-            sys.stdout.write(f"{name:17} {_plain(value)}\n")
+            sys.stdout.write(f"{name:24} {_plain(value)}\n")
     for segment in facts.segments:
         sys.stdout.write(
-            f"{'segment':17} {segment.flags} {segment.memsz:>10,} bytes in memory, "
+            f"{'segment':24} {segment.flags} {segment.memsz:>10,} bytes in memory, "
             f"{segment.filesz:,} in the file\n"
         )
 
@@ -95,7 +129,8 @@ def _plain(value: Any) -> str:
 
 
 def _inspect_image(settings: Settings) -> None:
-    from pipeline.build import elf, inspection  # noqa: PLC0415 (pyelftools)
+    from pipeline import elf  # noqa: PLC0415 (pyelftools)
+    from pipeline.build import inspection  # noqa: PLC0415
     from pipeline.image import archive  # noqa: PLC0415
 
     found = inspection.binaries(archive.read(build.artifacts(settings)[0]))

@@ -45,3 +45,10 @@ def loop_filesystem(machine: Machine) -> Iterator[LoopFilesystem]:
     """Call with ext4, xfs or btrfs and a size in bytes."""
     with ExitStack() as stack:
         yield lambda kind, size: stack.enter_context(machine.filesystem(kind, size))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured, where whoever reads CI's log finds it."""
+    for report in terminalreporter.getreports("passed"):
+        for what, figure in report.user_properties:
+            terminalreporter.write_line(f"{what}: {figure}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.build import applets, elf, gate
+from pipeline import elf
+from pipeline.build import applets, gate
 from pipeline.paths import PROJECT
 from pipeline.progress import say
 from pipeline.run import CLEAN_ENVIRONMENT, ProgramError, run

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from pipeline.build import applets
-from pipeline.build.elf import ElfError
+from pipeline.elf import ElfError
 
 
 def busybox(names: list[str], *, before: bytes, order: str = "<") -> bytes:

@@ -361,3 +361,28 @@ def test_an_inittab_line_without_a_process_needs_none(
 ) -> None:
     rootfs, _described = make(built, tmp_path, inittab=["::once:", "::askfirst:-/bin/sh"])
     assert "::once:\n" in text(rootfs, "etc/inittab")
+
+
+def test_time_zone_is_what_programs_look_at_without_tz(
+    built: dict[str, Built], tmp_path: Path
+) -> None:
+    rootfs = make(built, tmp_path, timezone="Europe/Berlin")[0]
+    link = rootfs.find("etc/localtime")
+    assert link == Symlink(path="etc/localtime", target="/usr/share/zoneinfo/Europe/Berlin")
+
+
+def test_time_zone_is_no_path_of_the_users_choice(built: dict[str, Built], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="timezone"):
+        make(built, tmp_path, timezone="../../../etc/shadow")
+
+
+def test_console_has_a_line_of_its_own(built: dict[str, Built], tmp_path: Path) -> None:
+    full = built["busybox"]
+    full = replace(full, applets=tuple(sorted((*full.applets, "getty", "login", "script"))))
+    rootfs = make({**built, "busybox": full}, tmp_path, console=True)[0]
+    assert "::respawn:/usr/lib/nifty/console\n" in text(rootfs, inittab.PATH)
+
+
+def test_console_without_its_programs_is_a_problem(built: dict[str, Built], tmp_path: Path) -> None:
+    with pytest.raises(AssembleError, match="/bin/getty: no component brings it"):
+        make(built, tmp_path, console=True)

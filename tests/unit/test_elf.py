@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.build import elf, gate
+from pipeline import elf
+from pipeline.build import gate
 from pipeline.paths import PROJECT
 from pipeline.run import CLEAN_ENVIRONMENT, run
 

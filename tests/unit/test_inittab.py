@@ -114,3 +114,15 @@ def test_processes_as_init_reads_them() -> None:
         ("respawn", ("/sbin/dropbear", "-F", "-w", "-p", "2200")),
         ("askfirst", ("-/bin/sh", "-l")),
     ]
+
+
+@pytest.mark.parametrize(
+    "line", [LINE, "", "  ", "# a word: on: this: line", "tty1::askfirst:-/bin/sh # x", "::once:"]
+)
+def test_a_line_that_init_takes(line: str) -> None:
+    assert inittab.problem(line) is None
+
+
+@pytest.mark.parametrize("line", ["nonsense", "::respawn", "1:2:initdefault:", "::respawn#:/x"])
+def test_a_line_that_init_leaves_out(line: str) -> None:
+    assert inittab.problem(line) is not None

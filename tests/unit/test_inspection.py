@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from pipeline.build import inspection
-from pipeline.build.elf import ElfError
+from pipeline.elf import ElfError
 from pipeline.image.rootfs import Directory, File, Rootfs, Symlink
 
 READ, WRITE = 5, 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,3 +96,15 @@ def test_artifacts_have_the_same_content_for_every_umask(tmp_path: Path, umask: 
     finally:
         os.umask(before)
     assert found == [path.read_bytes() for path in pack(tmp_path / "b")]
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            packing.put(tmp_path / "a", b"longer")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []

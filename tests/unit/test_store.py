@@ -82,6 +82,13 @@ def test_a_file_gone_bad_is_told_and_removed(
     assert "has gone bad" in capsys.readouterr().err
 
 
+def test_a_wrong_size_in_the_recipe_costs_nobody_the_file(store: Store) -> None:
+    path = put(store, BODY)
+    with pytest.raises(StoreError, match=r"pinned sha256, but 16 bytes; the recipe pins 17"):
+        store.get(SOURCE.model_copy(update={"size": SOURCE.size + 1}))
+    assert path.read_bytes() == BODY
+
+
 def test_a_symbolic_link_is_no_stored_file(store: Store, tmp_path: Path) -> None:
     path = put(store, BODY)
     path.rename(tmp_path / "elsewhere")

@@ -1,0 +1,156 @@
+"""The tasks for the rest of what the article shows: audit, shell, telnet, firewall, console."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from pipeline.errors import NiftyError, UsageError
+from pipeline.progress import say
+from pipeline.tasks import build
+from pipeline.tasks.actions import PLAIN_IO, Task, action
+from pipeline.tasks.host import _as_root, _image_path, _layout, _selected, _task
+from pipeline.tasks.report import _print_json, print_table
+
+if TYPE_CHECKING:
+    from pipeline.build.audit import Finding
+    from pipeline.settings import Settings
+
+
+def audit(settings: Settings) -> Task:
+    """Known vulnerabilities of the image's components."""
+    return {
+        "actions": [(action(_audit), [settings])],
+        "task_dep": ["recipes"],
+        "uptodate": [False],
+        "io": PLAIN_IO,
+        "meta": {"quiet": True},
+    }
+
+
+def _audit(settings: Settings) -> None:
+    from pipeline.build import audit as auditing  # noqa: PLC0415 (pydantic)
+
+    known = build.load()
+    found = auditing.audit(known, known.images[settings.image].components)
+    if settings.format == "json":
+        _print_json([_flat(finding) for finding in found])
+    else:
+        lines = [
+            (one.cve.id, f"{one.component} {one.version}", one.status, one.cve.where, one.reason)
+            for one in found
+        ]
+        print_table(("CVE", "component", "status", "where", "because"), lines)
+    left = [one.cve.id for one in found if one.status is auditing.Status.OPEN]
+    if left:
+        raise NiftyError(
+            f"{len(left)} open: {', '.join(left)}",
+            hint="doit outdated; or a patch in the recipe, or the option off",
+        )
+
+
+def _flat(finding: Finding) -> dict[str, object]:
+    return {
+        "component": finding.component,
+        "version": finding.version,
+        "status": finding.status.value,
+        "because": finding.reason,
+        **finding.cve.model_dump(mode="json"),
+    }
+
+
+@_task
+def shell(settings: Settings) -> None:
+    """Become a shell in an image, deployed or not, without root."""
+    from pipeline.host import shell as entering  # noqa: PLC0415
+    from pipeline.run import replace  # noqa: PLC0415
+
+    words = entering.argv(_image_path(settings), settings.command or None)
+    sys.stdout.flush()
+    replace(words)
+
+
+@_task
+def telnet(settings: Settings) -> None:
+    """Have telnet listen in one of three ways, or in none."""
+    from pipeline.host import images, layout, systemd  # noqa: PLC0415
+    from pipeline.host import telnet as serving  # noqa: PLC0415
+
+    if not settings.mode:
+        raise UsageError("which way?", hint="doit telnet mode=socket (or inetd, forking, off)")
+    where = _layout(settings)
+    if settings.mode == "off":
+        _as_root("telnet")
+        gone = serving.remove(where)
+        say(f"removed: {', '.join(gone)}" if gone else "nothing to remove")
+        return
+    server = serving.Server(
+        mode=serving.Mode(settings.mode),
+        listen=settings.listen,
+        port=settings.port or serving.PORT,
+        login=serving.login(),
+    )
+    if settings.dry:
+        for file in serving.files(server, where):
+            sys.stdout.write(f"# {file.name}\n{file.text}\n")
+        return
+    _as_root("telnet")
+    systemd.require()
+    image = images.load(_image_path(settings))
+    layout.prepare(where)
+    with layout.locked(where):
+        serving.install(server, where, image)
+    if settings.boot:
+        systemd.enable((server.unit,))
+    say("telnet sends passwords as plain text: whoever sees the packets can log in")
+    if server.is_exposed:
+        say(f"and {server.listen} is more than this host: anybody who reaches it may try")
+    sys.stdout.write(f"telnet {server.listen} {server.port}\n")
+
+
+@_task
+def firewall(settings: Settings) -> None:
+    """Print the rules that open the instances' ports, load them, or take them back."""
+    from pipeline.host import firewall as opening  # noqa: PLC0415
+
+    kind = opening.Kind(settings.firewall) if settings.firewall else opening.kind()
+    is_nft = kind is opening.Kind.NFT
+    if settings.apply and settings.undo:
+        raise UsageError("apply=yes and undo=yes contradict each other")
+    if settings.undo:
+        _as_root("firewall")
+        gone = opening.undo_nft(_layout(settings)) if is_nft else opening.undo_firewalld()
+        say("closed" if gone else "nothing to undo")
+        return
+    ports = [one.port for one in _selected(settings)]
+    if not settings.apply:
+        sys.stdout.write(opening.ruleset(ports) if is_nft else opening.service(ports))
+        return
+    _as_root("firewall")
+    how = opening.apply_nft(ports, _layout(settings)) if is_nft else opening.apply_firewalld(ports)
+    say(f"{len(ports)} ports: {opening.elements(ports)}; {how}")
+    for chain in opening.blocking() if is_nft else ():
+        say(
+            f"{chain.family} {chain.table} {chain.name} drops what it does not accept, and no rule "
+            "of another table can change that; it needs one of its own:"
+        )
+        sys.stdout.write(f"{opening.snippet(chain, ports)}\n")
+
+
+@_task
+def console(settings: Settings) -> None:
+    """Boot a stopped instance on this terminal, or become a root shell in a running one."""
+    from pipeline.host import console as attaching  # noqa: PLC0415
+    from pipeline.host import systemd  # noqa: PLC0415
+    from pipeline.run import replace  # noqa: PLC0415
+
+    if settings.name is None:
+        raise UsageError("which one?", hint="doit console name=7")
+    _as_root("console")
+    systemd.require()
+    (chosen,) = _selected(settings)
+    words = attaching.argv(chosen, _layout(settings), settings.command or None)
+    if words[0] == "systemd-run":
+        say("three times ^] within a second ends it, and the instance with it")
+    sys.stdout.flush()
+    replace(words)

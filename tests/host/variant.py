@@ -1,0 +1,47 @@
+"""Images for tests that differ from the default one in some lines of its recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+from pipeline.build import assemble, catalogue
+from pipeline.build import compile as compiling
+from pipeline.build.compile import Built
+from pipeline.build.recipe import Image
+from pipeline.image import archive
+from pipeline.paths import PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What changes: keys of the recipe, and keys of the account luser."""
+
+    recipe: dict[str, object]
+    luser: dict[str, object]
+
+
+def pack(variant: Variant) -> bytes:
+    """The archive of the default image with *variant*, of components that `doit build` compiled."""
+    recipes = catalogue.load(PROJECT / "recipes")
+    table = json.loads(recipes.images["nifty"].model_dump_json())
+    table |= variant.recipe
+    table["account"] = [
+        one | (variant.luser if one["name"] == "luser" else {}) for one in table["account"]
+    ]
+    image = Image.model_validate_json(json.dumps(table))
+    machine = os.uname().machine
+    built = {}
+    for name in image.components:
+        component = recipes.components[name]
+        folder = PROJECT / "artifacts" / "components" / machine / name
+        built[name] = Built(
+            name=name,
+            digest=compiling.input_digest(component, recipes.folder(component), machine),
+            folder=folder,
+            program=component.program.file,
+            applets=tuple(json.loads((folder / "component.json").read_text("utf-8"))["applets"]),
+        )
+    rootfs, described = assemble.assemble(image, recipes, built, architecture=machine)
+    return archive.write_zstd(archive.write_tar(rootfs, mtime=described.epoch))

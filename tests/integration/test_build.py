@@ -1,0 +1,139 @@
+"""`doit build` for real: downloads, signatures, compiler, archives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tiny import replace_once
+
+from pipeline.image import archive
+from pipeline.image.rootfs import File, Symlink
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from checkouts import Checkout, Cloner
+
+pytestmark = pytest.mark.integration
+pytest_plugins = ["checkouts"]
+
+SIZE_LIMIT = 900_000  # bytes of the default image's .tar.zst
+DROPBEAR = {"dropbear", "dbclient", "dropbearkey", "dropbearconvert", "scp"}
+
+
+def manifest(artifacts: Path, image: str = "nifty") -> Any:
+    return json.loads((artifacts / f"{image}-x86_64.json").read_text())["manifest"]
+
+
+def applets(path: Path, binary: str) -> set[str]:
+    """The names in an image's /cbin that lead to *binary*."""
+    rootfs = archive.read(path)
+    return {
+        entry.path.removeprefix("cbin/")
+        for entry in rootfs
+        if isinstance(entry, Symlink) and entry.path.startswith("cbin/") and entry.target == binary
+    }
+
+
+@pytest.fixture(scope="module")
+def artifacts(checkout: Checkout) -> Path:
+    return checkout.artifacts
+
+
+def test_the_checksums_are_those_of_the_files(checkout: Checkout, artifacts: Path) -> None:
+    found = {
+        name: hashlib.sha256((artifacts / name).read_bytes()).hexdigest()
+        for name in checkout.sums()
+    }
+    assert found == checkout.sums()
+    assert {"nifty-x86_64.tar.zst", "nifty-x86_64.tar.xz", "nifty-x86_64.json"} <= set(found)
+
+
+def test_the_checksums_have_the_form_systemd_reads(artifacts: Path) -> None:
+    assert re.fullmatch(
+        r"([0-9a-f]{64}  [\w.-]+\n)+", (artifacts / "SHA256SUMS").read_text(), re.ASCII
+    )
+    assert list(artifacts.glob("*.sha256")) == []
+
+
+def test_both_archives_hold_the_same_image(artifacts: Path) -> None:
+    assert archive.read(artifacts / "nifty-x86_64.tar.zst") == archive.read(
+        artifacts / "nifty-x86_64.tar.xz"
+    )
+
+
+def test_the_default_image_is_small(artifacts: Path) -> None:
+    assert (artifacts / "nifty-x86_64.tar.zst").stat().st_size <= SIZE_LIMIT
+
+
+def test_the_default_image_has_400_applets(artifacts: Path) -> None:
+    assert len(applets(artifacts / "nifty-x86_64.tar.zst", "busybox")) >= 400
+
+
+def test_the_default_image_has_dropbears_five_programs(artifacts: Path) -> None:
+    assert applets(artifacts / "nifty-x86_64.tar.zst", "dropbearmulti") >= DROPBEAR
+
+
+def test_the_manifest_beside_the_image_is_the_one_inside(artifacts: Path) -> None:
+    entry = archive.read(artifacts / "nifty-x86_64.tar.zst").resolve("usr/lib/nifty/image.json")
+    assert isinstance(entry, File)
+    assert json.loads(entry.content) == manifest(artifacts)
+
+
+def test_the_prebuilt_image_has_debians_busybox(prebuilt: Checkout) -> None:
+    busybox, dropbear = manifest(prebuilt.artifacts, "nifty-prebuilt")["components"]
+    assert (busybox["name"], dropbear["name"]) == ("busybox-static", "dropbear")
+    names = applets(prebuilt.artifacts / "nifty-prebuilt-x86_64.tar.zst", "busybox")
+    assert {"sh", "init", "awk", "syslogd"} <= names
+    assert len(names) > 200
+
+
+def test_a_prebuilt_binary_of_another_machine_is_refused(prebuilt: Checkout) -> None:
+    told = prebuilt.doit(
+        "component:busybox-static", "image=nifty-prebuilt", "arch=aarch64", code=1
+    ).stderr
+    assert "busybox-static: is for x86_64, the image for aarch64" in told
+
+
+def test_a_fresh_clone_with_the_caches_compiles_nothing(checkout: Checkout, clone: Cloner) -> None:
+    copy = clone()
+    copy.doit("build", "arch=x86_64", "offline=yes")
+    assert not (copy.cache / "log").exists()
+    assert copy.sums().items() <= checkout.sums().items()
+
+
+def test_an_option_busybox_does_not_know_is_named(clone: Cloner) -> None:
+    copy = clone()
+    with (copy.root / "recipes/components/busybox/config").open("a") as file:
+        file.write("CONFIG_NO_SUCH_APPLET=y\n")
+    told = copy.doit("component:busybox", "arch=x86_64", code=1).stderr
+    assert "busybox/config: not taken:" in told
+    assert "wanted 'CONFIG_NO_SUCH_APPLET=y', got '# CONFIG_NO_SUCH_APPLET is not set'" in told
+
+
+def test_a_damaged_download_is_told_and_fetched_again(clone: Cloner) -> None:
+    copy = clone(apt=True)
+    if shutil.which("apt-get"):  # Debian's copy is the same file, and sure to be near
+        recipe = copy.root / "recipes/components/dropbear/recipe.toml"
+        keep = re.sub(r'\[\[location\]\]\nkind = "https"\nurl = .*\n\n', "", recipe.read_text())
+        recipe.write_text(keep)
+    (stored,) = (copy.artifacts / "store").glob("*-dropbear-*.tar.bz2")
+    before = stored.read_bytes()
+    stored.write_bytes(before[:1000] + b"?" + before[1001:])
+    told = copy.doit("fetch:dropbear").stderr
+    assert f"{stored}: has gone bad (has the sha256 " in told
+    assert stored.read_bytes() == before
+
+
+def test_a_pin_that_does_not_hold_is_told_with_both_numbers(clone: Cloner) -> None:
+    copy = clone()
+    folder = copy.root / "recipes/components/dropbear"
+    replace_once(folder / "recipe.toml", "size = 2386978", "size = 2386979")
+    told = copy.doit("fetch:dropbear", "offline=yes", code=1).stderr
+    assert "2386978 bytes" in told
+    assert "the recipe pins 2386979" in told

@@ -1,0 +1,84 @@
+"""What stands between the program and doit: its database, and failures that are no bugs."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+from doit.exceptions import TaskFailed
+
+from pipeline.errors import UsageError
+from pipeline.settings import Settings
+from pipeline.tasks import build, database
+from pipeline.tasks.actions import action
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def table(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table doit (task_id text)")
+
+
+def test_a_whole_database_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "doit.sqlite3"
+    table(path)
+    before = path.read_bytes()
+    database._drop_if_damaged(path)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_database_is_told_and_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "doit.sqlite3"
+    path.write_bytes(b"no database " * 100)
+    database._drop_if_damaged(path)
+    assert not path.exists()
+    assert "doit.sqlite3: damaged; removed" in capsys.readouterr().err
+
+
+def test_a_database_that_another_run_holds_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "doit.sqlite3"
+    table(path)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("begin exclusive")
+        database._drop_if_damaged(path)
+    assert path.exists()
+
+
+def test_a_missing_wheel_is_named_with_what_to_type() -> None:
+    @action
+    def needs_a_wheel() -> None:
+        import a_wheel_nobody_has.part  # type: ignore[import-not-found]  # noqa: F401, PLC0415
+
+    result = needs_a_wheel()
+    assert isinstance(result, TaskFailed)
+    assert result.message.startswith("a_wheel_nobody_has is not installed in ")
+    assert "hint: pip install -e" in result.message
+
+
+def test_a_missing_module_of_our_own_is_a_bug() -> None:
+    @action
+    def broken() -> None:
+        import pipeline.nowhere  # type: ignore[import-not-found]  # noqa: F401, PLC0415
+
+    with pytest.raises(ModuleNotFoundError):
+        broken()
+
+
+def test_an_image_whose_recipe_has_gone_is_no_bug() -> None:
+    with pytest.raises(
+        UsageError, match=r"no recipes/images/gone\.toml; there are: nifty"
+    ) as caught:
+        build._recipe(build.load(), Settings(image="gone"))
+    assert caught.value.hint is not None
+
+
+def test_a_recipe_nested_too_deep_is_left_to_the_task_that_reports_it(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text(f"x = {'[' * 9999}{']' * 9999}")
+    assert build._toml(path) == {}
