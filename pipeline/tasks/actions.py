@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
 import signal
 import sys
 from functools import cache, wraps
@@ -83,6 +84,10 @@ def action(function: Callable[P, Any]) -> Callable[P, Any]:
             if wheel == "pipeline":
                 raise
             return TaskFailed(f"{wheel} is not installed in {sys.prefix}\nhint: {_INSTALL}")
+        except BrokenPipeError:
+            # the reader of our results has seen enough (`| head`): so have we
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
         except OSError as error:
             if error.errno not in _HINTS:
                 raise

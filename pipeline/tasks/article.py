@@ -9,8 +9,8 @@ from pipeline.errors import NiftyError, UsageError
 from pipeline.progress import say
 from pipeline.tasks import build
 from pipeline.tasks.actions import PLAIN_IO, Task, action
-from pipeline.tasks.host import _as_root, _image_path, _layout, _selected, _task
-from pipeline.tasks.report import _print_json, print_table
+from pipeline.tasks.host import as_root, image_path, layout_of, selected, task
+from pipeline.tasks.report import print_json, print_table
 
 if TYPE_CHECKING:
     from pipeline.build.audit import Finding
@@ -34,7 +34,7 @@ def _audit(settings: Settings) -> None:
     known = build.load()
     found = auditing.audit(known, known.images[settings.image].components)
     if settings.format == "json":
-        _print_json([_flat(finding) for finding in found])
+        print_json([_flat(finding) for finding in found])
     else:
         lines = [
             (one.cve.id, f"{one.component} {one.version}", one.status, one.cve.where, one.reason)
@@ -59,18 +59,18 @@ def _flat(finding: Finding) -> dict[str, object]:
     }
 
 
-@_task
+@task
 def shell(settings: Settings) -> None:
     """Become a shell in an image, deployed or not, without root."""
     from pipeline.host import shell as entering  # noqa: PLC0415
     from pipeline.run import replace  # noqa: PLC0415
 
-    words = entering.argv(_image_path(settings), settings.command or None)
+    words = entering.argv(image_path(settings), settings.command or None)
     sys.stdout.flush()
     replace(words)
 
 
-@_task
+@task
 def telnet(settings: Settings) -> None:
     """Have telnet listen in one of three ways, or in none."""
     from pipeline.host import images, layout, systemd  # noqa: PLC0415
@@ -78,9 +78,9 @@ def telnet(settings: Settings) -> None:
 
     if not settings.mode:
         raise UsageError("which way?", hint="doit telnet mode=socket (or inetd, forking, off)")
-    where = _layout(settings)
+    where = layout_of(settings)
     if settings.mode == "off":
-        _as_root("telnet")
+        as_root("telnet")
         gone = serving.remove(where)
         say(f"removed: {', '.join(gone)}" if gone else "nothing to remove")
         return
@@ -94,9 +94,9 @@ def telnet(settings: Settings) -> None:
         for file in serving.files(server, where):
             sys.stdout.write(f"# {file.name}\n{file.text}\n")
         return
-    _as_root("telnet")
+    as_root("telnet")
     systemd.require()
-    image = images.load(_image_path(settings))
+    image = images.load(image_path(settings))
     layout.prepare(where)
     with layout.locked(where):
         serving.install(server, where, image)
@@ -108,7 +108,7 @@ def telnet(settings: Settings) -> None:
     sys.stdout.write(f"telnet {server.listen} {server.port}\n")
 
 
-@_task
+@task
 def firewall(settings: Settings) -> None:
     """Print the rules that open the instances' ports, load them, or take them back."""
     from pipeline.host import firewall as opening  # noqa: PLC0415
@@ -118,16 +118,18 @@ def firewall(settings: Settings) -> None:
     if settings.apply and settings.undo:
         raise UsageError("apply=yes and undo=yes contradict each other")
     if settings.undo:
-        _as_root("firewall")
-        gone = opening.undo_nft(_layout(settings)) if is_nft else opening.undo_firewalld()
+        as_root("firewall")
+        gone = opening.undo_nft(layout_of(settings)) if is_nft else opening.undo_firewalld()
         say("closed" if gone else "nothing to undo")
         return
-    ports = [one.port for one in _selected(settings)]
+    ports = [one.port for one in selected(settings)]
     if not settings.apply:
         sys.stdout.write(opening.ruleset(ports) if is_nft else opening.service(ports))
         return
-    _as_root("firewall")
-    how = opening.apply_nft(ports, _layout(settings)) if is_nft else opening.apply_firewalld(ports)
+    as_root("firewall")
+    how = (
+        opening.apply_nft(ports, layout_of(settings)) if is_nft else opening.apply_firewalld(ports)
+    )
     say(f"{len(ports)} ports: {opening.elements(ports)}; {how}")
     for chain in opening.blocking() if is_nft else ():
         say(
@@ -137,7 +139,7 @@ def firewall(settings: Settings) -> None:
         sys.stdout.write(f"{opening.snippet(chain, ports)}\n")
 
 
-@_task
+@task
 def console(settings: Settings) -> None:
     """Boot a stopped instance on this terminal, or become a root shell in a running one."""
     from pipeline.host import console as attaching  # noqa: PLC0415
@@ -146,10 +148,10 @@ def console(settings: Settings) -> None:
 
     if settings.name is None:
         raise UsageError("which one?", hint="doit console name=7")
-    _as_root("console")
+    as_root("console")
     systemd.require()
-    (chosen,) = _selected(settings)
-    words = attaching.argv(chosen, _layout(settings), settings.command or None)
+    (chosen,) = selected(settings)
+    words = attaching.argv(chosen, layout_of(settings), settings.command or None)
     if words[0] == "systemd-run":
         say("three times ^] within a second ends it, and the instance with it")
     sys.stdout.flush()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 
-def _task(function: Callable[[Settings], Any]) -> Callable[[Settings], Task]:
+def task(function: Callable[[Settings], Any]) -> Callable[[Settings], Task]:
     """A maker of a task that runs *function* with this run's settings, whatever doit remembers."""
 
     def maker(settings: Settings) -> Task:
@@ -39,7 +39,7 @@ def _task(function: Callable[[Settings], Any]) -> Callable[[Settings], Task]:
     return maker
 
 
-def _as_root(what: str) -> None:
+def as_root(what: str) -> None:
     if os.geteuid() != 0:
         raise NiftyError(
             f"{what} needs root: it writes below the prefix and tells systemd",
@@ -47,7 +47,7 @@ def _as_root(what: str) -> None:
         )
 
 
-def _layout(settings: Settings) -> Layout:
+def layout_of(settings: Settings) -> Layout:
     from pipeline.host.layout import Layout  # noqa: PLC0415
 
     return Layout(settings.prefix)
@@ -56,10 +56,10 @@ def _layout(settings: Settings) -> Layout:
 def _known(settings: Settings) -> tuple[Instance, ...]:
     from pipeline.host import state  # noqa: PLC0415
 
-    return state.read_all(_layout(settings))
+    return state.read_all(layout_of(settings))
 
 
-def _selected(settings: Settings) -> tuple[Instance, ...]:
+def selected(settings: Settings) -> tuple[Instance, ...]:
     """The instances the command line means: all, or name=, names=, count= and first=."""
     from pipeline.host import instances  # noqa: PLC0415
 
@@ -75,7 +75,7 @@ def _is_choosing(settings: Settings) -> bool:
     return some or settings.first != 1
 
 
-def _image_path(settings: Settings) -> Path:
+def image_path(settings: Settings) -> Path:
     if settings.image_is_path:
         return Path(settings.image)
     path = build.artifacts(settings)[0]
@@ -111,24 +111,24 @@ def _wanted(settings: Settings) -> Wanted:
     )
 
 
-@_task
+@task
 def deploy(settings: Settings) -> None:
     """Plan, check the host, apply, tell systemd, and start if asked to."""
     from pipeline.host import deploy as deploying  # noqa: PLC0415
     from pipeline.host import fleet, images, instances  # noqa: PLC0415
 
     wanted = _wanted(settings)
-    image = images.load(_image_path(settings))
+    image = images.load(image_path(settings))
     if settings.dry:
         for item in deploying.preview(wanted, image).lines():
             sys.stdout.write(f"{item}\n")
         return
-    _as_root("deploy")
+    as_root("deploy")
     before.refuse_deploy(settings, wanted, image)
     report = deploying.deploy(wanted, image)
     for note in report.notes:
         say(note)
-    fleet.settle(_layout(settings))
+    fleet.settle(layout_of(settings))
     known = _known(settings)
     names = {target.name for target in wanted.targets}
     chosen = tuple(one for one in known if one.name in names)
@@ -143,56 +143,56 @@ def deploy(settings: Settings) -> None:
 
 def _tell_how_to_enter(settings: Settings, chosen: Sequence[Instance]) -> None:
     if chosen:
-        config = _layout(settings).ssh_config
+        config = layout_of(settings).ssh_config
         sys.stdout.write(f"ssh -F {config} {chosen[0].name}\n")
 
 
-@_task
+@task
 def start(settings: Settings) -> None:
     """Start the instances meant, and wait for their SSH banners."""
     from pipeline.host import fleet, instances, systemd  # noqa: PLC0415
 
-    _as_root("start")
+    as_root("start")
     systemd.require()
-    chosen = _selected(settings)
+    chosen = selected(settings)
     before.refuse_start(settings, chosen)
-    fleet.settle(_layout(settings))
+    fleet.settle(layout_of(settings))
     instances.start(chosen)
     say(f"{len(chosen)} answer SSH")
 
 
-@_task
+@task
 def stop(settings: Settings) -> None:
     """Stop the instances meant, and wait until nothing of them runs."""
     from pipeline.host import instances, systemd  # noqa: PLC0415
 
-    _as_root("stop")
+    as_root("stop")
     systemd.require()
-    chosen = _selected(settings)
+    chosen = selected(settings)
     instances.stop(chosen)
     say(f"{len(chosen)} stopped")
 
 
-@_task
+@task
 def restart(settings: Settings) -> None:
     """Stop, then start."""
     from pipeline.host import fleet, instances, systemd  # noqa: PLC0415
 
-    _as_root("restart")
+    as_root("restart")
     systemd.require()
-    chosen = _selected(settings)
-    fleet.settle(_layout(settings))
+    chosen = selected(settings)
+    fleet.settle(layout_of(settings))
     instances.restart(chosen)
     say(f"{len(chosen)} answer SSH")
 
 
-@_task
+@task
 def status(settings: Settings) -> None:
     """A table of the instances meant, or JSON."""
     from pipeline.host import status as reading  # noqa: PLC0415
     from pipeline.tasks.report import print_table  # noqa: PLC0415
 
-    rows = reading.rows(_selected(settings))
+    rows = reading.rows(selected(settings))
     if settings.format == "json":
         sys.stdout.write(reading.as_json(rows))
         return
@@ -200,7 +200,7 @@ def status(settings: Settings) -> None:
     print_table(head, lines)
 
 
-@_task
+@task
 def ssh(settings: Settings) -> None:
     """Become ssh, in one instance."""
     from pipeline.host import instances  # noqa: PLC0415
@@ -208,51 +208,51 @@ def ssh(settings: Settings) -> None:
 
     if settings.name is None:
         raise UsageError("which one?", hint="doit ssh name=7")
-    (chosen,) = _selected(settings)
+    (chosen,) = selected(settings)
     sys.stdout.flush()
     replace(instances.ssh_argv(chosen, settings.prefix))
 
 
-@_task
+@task
 def upgrade(settings: Settings) -> None:
     """Move instances to another image, or back, one batch after the other."""
     from pipeline.host import images, rolling, systemd  # noqa: PLC0415
     from pipeline.host import upgrade as upgrading  # noqa: PLC0415
 
-    chosen = _selected(settings)
+    chosen = selected(settings)
     if settings.rollback and not _is_choosing(settings):
         chosen = rolling.way_back(chosen)
-    image = None if settings.rollback else images.load(_image_path(settings))
+    image = None if settings.rollback else images.load(image_path(settings))
     if settings.dry:
         suffixes = [one.suffix for one in chosen]
         for move in upgrading.preview_upgrade(settings.prefix, suffixes, image):
             sys.stdout.write(f"{move}\n")
         return
-    _as_root("upgrade")
+    as_root("upgrade")
     systemd.require()
-    done = rolling.upgrade(_layout(settings), chosen, image, batch=settings.batch)
+    done = rolling.upgrade(layout_of(settings), chosen, image, batch=settings.batch)
     for kept in done.kept:
         sys.stdout.write(f"{kept}\n")
     say(f"{len(done.moved)} moved, {len(chosen) - len(done.moved)} were there already")
 
 
-@_task
+@task
 def undeploy(settings: Settings) -> None:
     """Stop instances and remove them with all their data."""
     from pipeline.host import rolling, systemd  # noqa: PLC0415
     from pipeline.host import undeploy as removing  # noqa: PLC0415
 
-    chosen = _selected(settings)
+    chosen = selected(settings)
     if settings.dry:
         suffixes = [one.suffix for one in chosen]
         for item in removing.preview_undeploy(settings.prefix, suffixes):
             sys.stdout.write(f"{item}\n")
         return
-    _as_root("undeploy")
+    as_root("undeploy")
     if not settings.yes:
         _ask(f"remove {_some(chosen)} below {settings.prefix} with all data in them?")
     systemd.require()
-    rolling.undeploy(_layout(settings), chosen)
+    rolling.undeploy(layout_of(settings), chosen)
     say(f"{len(chosen)} removed")
 
 
@@ -270,7 +270,7 @@ def _ask(question: str) -> None:
         raise NiftyError("nothing was removed")
 
 
-@_task
+@task
 def doctor(settings: Settings) -> None:
     """What this host lacks for so many, mended with fix=yes."""
     from pipeline.host import limits, probe, remedy  # noqa: PLC0415
@@ -281,7 +281,7 @@ def doctor(settings: Settings) -> None:
     if settings.fix and settings.undo:
         raise UsageError("fix=yes and undo=yes contradict each other")
     if settings.fix or settings.undo:
-        _as_root("doctor")
+        as_root("doctor")
         told = remedy.fix(asked) if settings.fix else remedy.undo()
         for line in told or ("nothing to change",):
             say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
@@ -51,7 +52,7 @@ def _outdated(settings: Settings) -> None:
         known.components.values(), offline=settings.offline, work=build.CACHE / "apt"
     )
     if settings.format == "json":
-        _print_json([{**asdict(row), "outdated": row.is_outdated} for row in rows])
+        print_json([{**asdict(row), "outdated": row.is_outdated} for row in rows])
         return
     table: list[tuple[str, ...]] = []
     for row in rows:
@@ -70,7 +71,7 @@ def _inspect_file(settings: Settings) -> None:
     found = _closure(path, facts)
     if settings.format == "json":
         plain = {} if facts is None else elf.as_json(facts)
-        _print_json(plain if found is None else plain | {"closure": tree.as_json(found)})
+        print_json(plain if found is None else plain | {"closure": tree.as_json(found)})
         return
     if facts is not None:
         _print_facts(facts)
@@ -140,7 +141,7 @@ def _inspect_image(settings: Settings) -> None:
             {"path": b.path, "size": b.size, "processes": b.processes, "elf": elf.as_json(b.facts)}
             for b in found
         ]
-        _print_json({"binaries": rows, "memory": asdict(needed)})
+        print_json({"binaries": rows, "memory": asdict(needed)})
         return
     print_table(
         ("binary", "file", "text", "data", "bss", "linkage", "relro", "stack", "processes"),
@@ -174,8 +175,11 @@ def _memory_text(needed: Memory) -> str:
     )
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+
+
+_FIGURE = re.compile(r"[\d.,]+")
 
 
 def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -184,7 +188,7 @@ def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     aligned = []
     for column in columns:
         width = max(map(len, column))
-        is_figures = all(cell[:1].isdigit() for cell in column[1:])
+        is_figures = all(_FIGURE.fullmatch(cell) for cell in column[1:])
         aligned.append([cell.rjust(width) if is_figures else cell.ljust(width) for cell in column])
     for cells in zip(*aligned, strict=True):
         sys.stdout.write("  ".join(cells).rstrip() + "\n")
