@@ -6,6 +6,7 @@ when everything is as it should be.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
@@ -40,7 +41,10 @@ def settle(layout: Layout) -> tuple[str, ...]:
                 hint="mend this, then run the same command again",
             ) from error
         if not present:
-            return units.uninstall(layout.prefix)
+            # those of another prefix of this host are not ours to remove
+            with suppress(units.UnitFilesError):
+                return units.uninstall(layout.prefix)
+            return ()
         return units.install({units.runner_of(one) for one in present}, layout.prefix)
 
 

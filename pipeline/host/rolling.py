@@ -120,3 +120,9 @@ def undeploy(layout: Layout, chosen: Sequence[Instance]) -> None:
     instances.retire(chosen)
     removing.undeploy(layout.prefix, [one.suffix for one in chosen])
     fleet.settle(layout)
+
+
+def clear_up(layout: Layout) -> None:
+    """Finish a removal that was killed when its last instance was gone already. Raises as that."""
+    if layout.state.is_dir():
+        undeploy(layout, ())

@@ -242,6 +242,8 @@ def undeploy(settings: Settings) -> None:
     from pipeline.host import rolling, systemd  # noqa: PLC0415
     from pipeline.host import undeploy as removing  # noqa: PLC0415
 
+    if not (_known(settings) or settings.dry or os.geteuid()):
+        rolling.clear_up(layout_of(settings))
     chosen = selected(settings)
     if settings.dry:
         suffixes = [one.suffix for one in chosen]

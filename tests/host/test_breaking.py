@@ -117,6 +117,28 @@ def test_deploy_killed_at_any_moment_is_finished_by_the_next(user: User, shape: 
     check_finished(user, shape)
 
 
+def test_killed_removal_is_finished_by_the_next(user: User, shape: str) -> None:
+    chance = random.Random(1)  # noqa: S311 (moments, not secrets)
+    user.doit("deploy", f"count={COUNT}")
+    words = user.words("undeploy", "yes=yes")
+    for _kill in range(3):
+        argv = ["timeout", "--signal=KILL", f"{chance.uniform(0.3, 0.7):.2f}", *words]
+        user.machine.run(argv, cwd=PROJECT, check=False)
+        assert user.census().problems(shape) == []
+    user.doit("undeploy", "yes=yes", check=False)  # an error, if all of them were gone
+    census = user.census()
+    assert (census.roots, census.known, census.unfinished, census.images) == ({}, {}, [], [])
+    assert user.shell("ls -d /etc/systemd/system/nifty* 2>&-", check=False) == ""
+
+
+def test_removal_killed_before_its_last_step_is_finished_by_the_next(user: User) -> None:
+    user.doit("deploy", "count=1")
+    user.shell("rm -r /home/nifty1 /home/.nifty/instances/1.json")
+    assert "no instances here" in user.refused("undeploy", "yes=yes")
+    assert user.census().images == []
+    assert user.shell("ls -d /etc/systemd/system/nifty* 2>&-", check=False) == ""
+
+
 def test_interrupted_deploy_says_how_far_it_came(user: User, shape: str) -> None:
     told = user.meanwhile("deploy", f"count={COUNT}", sign="nifty9", amid="kill -INT -- -$pid")
     census = user.census()
@@ -181,7 +203,7 @@ def test_disk_without_inodes_stops_it_cleanly_until_there_are_some(
 def test_too_small_a_disk_is_told_before_anything(
     user: User, loop_filesystem: LoopFilesystem
 ) -> None:
-    there = User(user.machine, str(loop_filesystem("ext4", 16 * MIB)))
+    there = User(user.machine, str(loop_filesystem("ext4", 8 * MIB)))
     told = there.refused("deploy", f"count={COUNT}")
     assert f"not enough disk: {COUNT} instances take" in told
     assert f"not enough inodes: {COUNT} instances take" in told

@@ -266,7 +266,7 @@ def test_mistake_names_the_right_word(fleet: User, words: tuple[str, ...], told:
 
 
 def test_name_needs_a_port(fleet: User) -> None:
-    assert "needs port=" in fleet.refused("deploy", "name=slick")
+    assert "needs port=" in fleet.refused("deploy", "name=portless")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from altered import altered, built
 from user import User
 
+from pipeline.image import archive
 from pipeline.image.rootfs import File
 
 if TYPE_CHECKING:
@@ -107,7 +108,13 @@ def rolled_back(upgraded: Story, fleet: User) -> Census:
 def stopped(rolled_back: Census, fleet: User) -> str:
     """What an upgrade says whose first batch does not come back."""
     fleet.doit("upgrade", "image=/root/b.tar")
-    return fleet.refused("upgrade", "image=/root/broken.tar", "batch=3")
+    # three restarts in vain are as good as ten
+    dropin = "/run/systemd/system/nifty@.service.d/soon.conf"
+    fleet.machine.put(dropin, b"[Unit]\nStartLimitBurst=3\n")
+    fleet.shell("systemctl daemon-reload")
+    told = fleet.refused("upgrade", "image=/root/broken.tar", "batch=3")
+    fleet.shell(f"rm -r {dropin.rpartition('/')[0]}; systemctl daemon-reload")
+    return told
 
 
 def moments(user: User) -> dict[str, tuple[int, int]]:
@@ -280,3 +287,21 @@ def test_images_that_nobody_uses_go(stopped: str, fleet: User) -> None:
     used = {*of(census, "image").values(), *of(census, "previous").values()}
     assert set(census.images) == used
     assert len(used) == 2
+
+
+def test_interrupted_upgrade_leaves_nobody_down_and_is_finished_by_the_next(
+    stopped: str, fleet: User
+) -> None:
+    packed = altered(File(path="etc/motd", content=b"D\n"))
+    fleet.machine.put("/root/d.tar", packed)
+    digest = archive.read(packed).digest
+    words = ("upgrade", "image=/root/d.tar", "names=1,2,3,4")
+    told = fleet.meanwhile(*words, sign=f"cbin/{digest}", amid="kill -INT -- -$pid")
+    assert (told.returncode, "of 4 instances were moved:\n  interrupted" in told.stderr) == (
+        1,
+        True,
+    )
+    fleet.doit("start")  # which only waits for them
+    assert fleet.answering() == list(NAMES)
+    fleet.doit(*words)
+    assert fleet.ssh("nifty4", "cat /etc/motd").stdout == "D\n"

@@ -302,11 +302,13 @@ def test_unprintable_name_is_refused(dynamic: bytes) -> None:
     assert "not printable UTF-8" in problem(dynamic.replace(b"libc.so.6", b"libc\x1bso.6"))
 
 
+@pytest.mark.integration  # some seconds: not for every turn
 def test_any_truncation_gives_an_elf_error(dynamic: bytes) -> None:
     for length in range(len(dynamic)):
         problem(dynamic[:length])
 
 
+@pytest.mark.integration  # some seconds: not for every turn
 @pytest.mark.parametrize("kind", ["program", "library", "object"])
 def test_no_corruption_gives_anything_but_facts_or_an_elf_error(
     kind: str, compiled: Compile, dynamic: bytes, shared: bytes
