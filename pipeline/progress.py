@@ -38,13 +38,21 @@ def bar(title: str, total: int | None, *, unit: str = "items") -> Iterator[Step]
         DownloadColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        SpinnerColumn,
         TextColumn,
+        TimeElapsedColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
-    sums = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
-    columns = [TextColumn("{task.description}"), BarColumn(), *sums, TimeRemainingColumn()]
+    columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+    if total is None:
+        columns = [SpinnerColumn(), *columns, TimeElapsedColumn()]
+    elif unit == "bytes":
+        columns += [BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    else:
+        columns += [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=total)
 
