@@ -62,7 +62,7 @@ def task_audit() -> Any:
 
 def task_inspect() -> Any:
     """Show the image's binaries and memory (count=1000), or any ELF file (file=/bin/ls)"""
-    return made(report.inspect)
+    return made(report.inspect, archives=True)
 
 
 def task_deploy() -> Any:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import elf
-from pipeline.build import toolchain
+from pipeline.build import dropins, toolchain
+from pipeline.build.dropins import Tree
 from pipeline.build.recipe import Extract
 from pipeline.errors import ProblemsError
 from pipeline.image import inittab, manifest
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
+from pipeline.libraries import LibraryRoot
 from pipeline.paths import beneath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pipeline.build.catalogue import Recipes
     from pipeline.build.compile import Built
-    from pipeline.build.recipe import Account, Component, Image
+    from pipeline.build.recipe import Account, Component, Dropin, Image
 
 HOST_KEY = "etc/dropbear/dropbear_ed25519_host_key"
 ZONEINFO = "usr/share/zoneinfo"
@@ -65,13 +68,31 @@ class AssembleError(ProblemsError):
     """Parts that do not make an image; each problem is one line."""
 
 
-def assemble(
-    image: Image, recipes: Recipes, built: dict[str, Built], *, architecture: str
-) -> tuple[Rootfs, manifest.Manifest]:
-    """The image and its manifest; the manifest is inside as well.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """An image and its manifest, which is inside as well.
 
-    *built* has every component the image names. Raises AssembleError or RootfsError with every
-    problem at once.
+    *sources* are files of the build host that went in, *notes* what a user should know of them.
+    """
+
+    rootfs: Rootfs
+    manifest: manifest.Manifest
+    sources: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def assemble(
+    image: Image,
+    recipes: Recipes,
+    built: dict[str, Built],
+    *,
+    architecture: str,
+    tree_of: Callable[[Dropin], Tree] = lambda _dropin: Tree(root=LibraryRoot()),
+) -> Assembled:
+    """The image that a recipe describes.
+
+    *built* has every component the image names, *tree_of* says where a drop-in is taken from.
+    Raises AssembleError, DropinError or RootfsError with every problem at once.
     """
     components = [recipes.components[name] for name in image.components]
     content = Rootfs.of(
@@ -86,6 +107,8 @@ def assemble(
             ]
         )
     )
+    taken = dropins.take(image.dropin, content, tree_of, architecture=architecture)
+    content = Rootfs.of(_with_parents([*content, *taken.entries]))
     table = content.find(inittab.PATH)
     text = table.content.decode(errors="replace") if isinstance(table, File) else ""
     problems = [
@@ -95,8 +118,15 @@ def assemble(
     ]
     if problems:
         raise AssembleError(f"the image {image.name} would not start:", problems)
-    described = _describe(image, components, built, content, architecture)
-    return manifest.add(described, content), described
+    described = _describe(
+        image, components, built, content, architecture=architecture, records=taken.records
+    )
+    return Assembled(
+        rootfs=manifest.add(described, content),
+        manifest=described,
+        sources=taken.sources,
+        notes=taken.notes,
+    )
 
 
 def _programs(components: list[Component], built: dict[str, Built]) -> Iterator[Entry]:
@@ -262,7 +292,9 @@ def _describe(
     components: list[Component],
     built: dict[str, Built],
     rootfs: Rootfs,
+    *,
     architecture: str,
+    records: tuple[manifest.DropinRecord, ...],
 ) -> manifest.Manifest:
     place = _port_place(image)
     logins = tuple(_login(account) for account in image.account if _may_log_in(account))
@@ -289,6 +321,7 @@ def _describe(
             binds=(manifest.BindRecord(source=f"/{ZONEINFO}", target=ZONEINFO),),
         ),
         entries=tuple(manifest.record(entry) for entry in rootfs),
+        dropins=records,
     )
 
 

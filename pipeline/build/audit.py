@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from pipeline.build import kconfig
-from pipeline.build.recipe import Autoconf, Kbuild, Model, Name, Version, Why
+from pipeline.build.fields import Name, Version, Why
+from pipeline.build.recipe import Autoconf, Kbuild, Model
 from pipeline.build.releases import order
 from pipeline.errors import ProblemsError
 from pipeline.paths import beneath

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from pipeline.build.recipe import SHA256, Autoconf, Component, Image, Kbuild, Model
+from pipeline.build.fields import SHA256
+from pipeline.build.recipe import Autoconf, Component, Image, Kbuild, Model
 from pipeline.errors import ProblemsError
 from pipeline.paths import beneath
 
@@ -111,11 +112,11 @@ def _explain(error: ValidationError, model: type[Model]) -> Iterator[str]:
                 yield f"{path}: unknown key; {_tip(parts[-1], _keys_at(model, item['loc'][:-1]))}"
             case "missing":
                 yield f"{path}: missing"
-            case "union_tag_not_found" if parts[0] in _TAGS:
-                key, tags = _TAGS[parts[0]]
+            case "union_tag_not_found" if tagged := _tagged(item["loc"]):
+                key, tags = _TAGS[tagged]
                 yield f"{path}.{key}: missing, expected one of {', '.join(tags)}"
-            case "union_tag_invalid" if parts[0] in _TAGS:
-                key, tags = _TAGS[parts[0]]
+            case "union_tag_invalid" if tagged := _tagged(item["loc"]):
+                key, tags = _TAGS[tagged]
                 said = item["ctx"]["tag"]
                 close = difflib.get_close_matches(said, tags, n=1)
                 tip = f"; did you mean {close[0]!r}?" if close else ""
@@ -136,7 +137,15 @@ def _parts(loc: tuple[int | str, ...]) -> list[str]:
     """The path in the user's file: pydantic's has a level more where a table says what it is."""
     at = {"location": 2, "build": 1}.get(str(loc[0]), 0) if loc else 0
     at = 2 if loc[:2] == ("program", "applets") else at
+    at = 4 if _tagged(loc) == "location" and loc[0] == "package" else at
     return [str(part) for index, part in enumerate(loc) if not 0 < index == at]
+
+
+def _tagged(loc: tuple[int | str, ...]) -> str | None:
+    """The table at *loc* that says by a key what it is, if there is one."""
+    here = loc[2:] if loc[:1] == ("package",) else loc
+    name = str(here[0]) if here else ""
+    return name if name in _TAGS else None
 
 
 def _tip(word: str, known: list[str]) -> str:
@@ -217,10 +226,13 @@ def _image_problems(path: Path, root: Path, image: Image, known: set[str]) -> It
         ("group", tuple(group.name for group in image.group)),
         ("group gid", tuple(str(group.gid) for group in image.group)),
         ("file", tuple(extra.path for extra in image.file)),
+        ("package", tuple(package.name for package in image.package)),
+        ("dropin target", tuple(dropin.target for dropin in image.dropin)),
     ):
         for twice in sorted({value for value in values if values.count(value) > 1}):
             yield f"{where}: {key}: {twice!r} stands there twice"
     yield from _account_problems(where, image)
+    yield from _dropin_problems(where, image)
     for index, extra in enumerate(image.file):
         if extra.file is not None:
             yield from _present(where, f"file.{index}.file", path.parent, extra.file)
@@ -228,6 +240,22 @@ def _image_problems(path: Path, root: Path, image: Image, known: set[str]) -> It
         yield (
             f"{where}: ssh: found {list(image.ssh)}, expected a program and once the word "
             f"'{{port}}': the port must be a word of its own"
+        )
+
+
+def _dropin_problems(where: str, image: Image) -> Iterator[str]:
+    packages = {package.name for package in image.package}
+    for index, dropin in enumerate(image.dropin):
+        for name in dropin.packages:
+            if name not in packages:
+                there = ", ".join(sorted(packages)) or "none"
+                yield (
+                    f"{where}: dropin.{index}.packages: no [[package]] {name!r}; there are: {there}"
+                )
+    if len({dropin.libraries for dropin in image.dropin}) > 1:
+        yield (
+            f"{where}: dropin: 'bind' beside 'copy': the host's libraries would lie over the"
+            " image's; make two images, or use one of them for all"
         )
 
 

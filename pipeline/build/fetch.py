@@ -1,4 +1,4 @@
-"""Gets a component's file: from the store, else from the recipe's locations in their order."""
+"""Gets a pinned file: from the store, else from the recipe's locations in their order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from pipeline.build.recipe import Component, Location, Source
+    from pipeline.build.recipe import Component, Location, Package, Source
     from pipeline.build.store import Draft, Store
+
+    Fetched = Component | Package
 
 _CHUNK = 1 << 20
 
@@ -25,7 +27,7 @@ class FetchError(ProblemsError):
     """A file that no location gave, with each one's reason, or that the store alone lacks."""
 
 
-def require(components: Iterable[Component], store: Store) -> None:
+def require(components: Iterable[Fetched], store: Store) -> None:
     """Returns if *store* holds the files of all *components*, without asking any other place.
 
     Raises FetchError that names all missing ones: what `offline=yes` needs to say at once.
@@ -47,7 +49,7 @@ def require(components: Iterable[Component], store: Store) -> None:
 
 
 def fetch(
-    component: Component,
+    component: Fetched,
     folder: Path,
     store: Store,
     *,

@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime, time
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -20,89 +19,30 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.image import inittab
-from pipeline.paths import PathError, relative
-
-SHA256 = r"^[0-9a-f]{64}$"
-
-
-def _clean(name: str) -> str:
-    try:
-        relative(name)
-    except PathError as error:
-        raise ValueError(error.message) from None
-    return name
-
-
-# crypt(5): $6$, rounds if not 5000, a salt, 64 bytes in crypt's own base 64
-_SHA512_CRYPT = re.compile(r"\$6\$(rounds=[1-9]\d{3,6}\$)?[./0-9A-Za-z]{1,16}\$[./0-9A-Za-z]{86}")
-_WEAK = {"1": "MD5", "2": "bcrypt", "2a": "bcrypt", "2y": "bcrypt", "5": "SHA-256"}
-_UNKNOWN_TO_MUSL = {"y": "yescrypt", "gy": "gost-yescrypt", "7": "scrypt"}
-
-
-def _password(text: str) -> str:
-    if text in ("*", "!") or _SHA512_CRYPT.fullmatch(text):
-        return text
-    use = "make a $6$ hash with 'openssl passwd -6', or use '*' (keys only) or '!' (locked)"
-    if not text.startswith("$"):
-        raise ValueError(f"a plain password or DES hash would be there for all to read; {use}")
-    scheme = text.split("$")[1]
-    if scheme in _WEAK:
-        raise ValueError(f"${scheme}$ ({_WEAK[scheme]}) is weaker than $6$; {use}")
-    if scheme in _UNKNOWN_TO_MUSL:
-        unknown = _UNKNOWN_TO_MUSL[scheme]
-        raise ValueError(f"musl's crypt, which Dropbear asks, knows no {unknown}; {use}")
-    if scheme == "6":
-        raise ValueError(f"not a whole $6$ hash; {use}")
-    raise ValueError(f"unknown crypt scheme ${scheme}$; {use}")
-
-
-def _absolute(path: str) -> str:
-    if path[:1] != "/":
-        raise ValueError("expected an absolute path such as /home/luser")
-    _clean(path[1:])
-    return path
-
-
-def _mode(mode: int) -> int:
-    # 644 without its 0o is 0o1204, and few such slips are within these bits
-    if not 0 <= mode <= 0o777:
-        raise ValueError(f"is 0o{mode:o}; expected 0o777 at most, in octal such as 0o644")
-    return mode
-
-
-def _init(line: str) -> str:
-    problem = inittab.problem(line)
-    if problem:
-        raise ValueError(problem)
-    return line
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
-AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+:~-]{0,63}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=SHA256)]
-Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}([0-9A-F]{24})?$")]
-FileName = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z._+~-]{0,127}$")]
-RelativePath = Annotated[str, AfterValidator(_clean)]
-HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^\s/]+/\S*$")]
-Why = Annotated[str, StringConstraints(min_length=10)]
-Size = Annotated[int, Field(gt=0, le=1 << 32)]
-Mode = Annotated[int, AfterValidator(_mode)]
-Id = Annotated[int, Field(ge=0, le=65534)]
-Line = Annotated[str, StringConstraints(pattern=r"^[^\n\x00]*$")]
-InitLine = Annotated[Line, AfterValidator(_init)]
-# BusyBox init parts words at blanks, hands lines with these characters to a shell, and ends a line
-# at a `#`: only plain words stay where the manifest says they are
-Word = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f~`!$^&*()=|\\\[\];\"'<>?#]+$")]
-# in /etc/passwd, where a colon ends the field
-PasswdPath = Annotated[str, StringConstraints(pattern=r"^[^:\n\x00]*$"), AfterValidator(_absolute)]
-PasswordHash = Annotated[str, StringConstraints(pattern=r"^[^:\n]*$"), AfterValidator(_password)]
-
-
-TimeZone = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*){0,2}$")
-]
+from pipeline.build.fields import (
+    PLAIN_PATH,
+    AbsolutePath,
+    AccountName,
+    FileName,
+    Fingerprint,
+    HttpsUrl,
+    Id,
+    InitLine,
+    Licence,
+    Line,
+    Mode,
+    Name,
+    PackageName,
+    PasswdPath,
+    PasswordHash,
+    RelativePath,
+    Sha256,
+    Size,
+    TimeZone,
+    Version,
+    Why,
+    Word,
+)
 
 
 class Model(BaseModel):
@@ -152,7 +92,7 @@ class DebianSource(Model):
     """A Debian source package, whose `.orig` tarball is upstream's file."""
 
     kind: Literal["debian-source"]
-    package: Name
+    package: PackageName
     version: Version
     suite: Name
 
@@ -161,7 +101,7 @@ class DebianBinary(Model):
     """A Debian binary package; the pinned file is the `.deb` itself."""
 
     kind: Literal["debian-binary"]
-    package: Name
+    package: PackageName
     version: Version
     suite: Name
     architecture: Name
@@ -271,7 +211,7 @@ class Component(Model):
 
     name: Name
     version: Version
-    licence: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+() -]+$")]
+    licence: Licence
     homepage: HttpsUrl
     released: date
     source: Source
@@ -338,6 +278,43 @@ class ExtraFile(Model):
         return self
 
 
+class Package(Model):
+    """A Debian binary package whose files a drop-in may take instead of the build host's."""
+
+    name: PackageName
+    version: Version
+    licence: Licence
+    source: Source
+    location: Annotated[tuple[Location, ...], Field(min_length=1)]
+
+
+class Dropin(Model):
+    """A program taken as it is, with what it needs to run.
+
+    *source* is a path of the build host or, with *packages*, of the tree that these make together.
+    `bind`: an instance gets libraries and *files* from the host it runs on; `copy`: the image has
+    them. *files* are data, files or whole directories, at the same path for the program.
+    """
+
+    source: AbsolutePath
+    target: RelativePath
+    libraries: Literal["bind", "copy"]
+    files: tuple[AbsolutePath, ...] = ()
+    packages: tuple[PackageName, ...] = ()
+
+    @model_validator(mode="after")
+    def _files_apart(self) -> Self:
+        for path in self.files:
+            inner = [other for other in self.files if other.startswith(f"{path}/")]
+            if inner:
+                raise ValueError(f"files: {inner[0]} is in {path} already")
+            if self.libraries == "bind" and not PLAIN_PATH.fullmatch(path):
+                raise ValueError(
+                    f"files: {path!r} cannot be bound: only letters, digits and ._+- in its names"
+                )
+        return self
+
+
 class Image(Model):
     """What an image is made of.
 
@@ -359,6 +336,8 @@ class Image(Model):
     group: tuple[Group, ...]
     account: tuple[Account, ...]
     file: tuple[ExtraFile, ...] = ()
+    package: tuple[Package, ...] = ()
+    dropin: tuple[Dropin, ...] = ()
 
     @property
     def epoch(self) -> int:

@@ -13,6 +13,8 @@ from pipeline.paths import beneath
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.image.rootfs import Rootfs
+
 _AR_MAGIC = b"!<arch>\n"
 
 
@@ -51,9 +53,20 @@ def unpack(packed: Path, into: Path, *, epoch: int) -> Path:
 
 
 def deb_member(package: Path, member: str) -> bytes:
-    """The content of *member* in a Debian binary package (deb(5): an ar archive of two tars).
+    """The content of *member* in a Debian binary package.
 
-    Raises SourceError if it is no such package, is damaged, or has no such file.
+    Raises SourceError as `deb_tree` does, or if there is no such file.
+    """
+    entry = deb_tree(package).resolve(member)
+    if isinstance(entry, File):
+        return entry.content
+    raise SourceError(f"{package.name}: has no file {member}")
+
+
+def deb_tree(package: Path) -> Rootfs:
+    """The files of a Debian binary package (deb(5): an ar archive of two tars).
+
+    Raises SourceError if it is no such package, is damaged, or holds what no image may.
     """
     content = package.read_bytes()
     if not content.startswith(_AR_MAGIC):
@@ -69,11 +82,8 @@ def deb_member(package: Path, member: str) -> bytes:
             raise SourceError(f"{package.name}: cut short: {len(body)} of {int(size)} bytes")
         if name.startswith("data.tar"):
             try:
-                entry = archive.read(body).resolve(member)
+                return archive.read(body)
             except archive.ArchiveError as error:
                 raise SourceError(f"{package.name}: data.tar: {error.message}") from error
-            if isinstance(entry, File):
-                return entry.content
-            raise SourceError(f"{package.name}: has no file {member}")
         at += 60 + int(size) + int(size) % 2  # members are padded to even offsets
     raise SourceError(f"{package.name}: has no data.tar")

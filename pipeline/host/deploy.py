@@ -91,6 +91,7 @@ def needs_of(image: Image, wanted: Wanted, granted: Access | None) -> Needs:
         directories=sum(isinstance(entry, Directory) for entry in entries),
         links=sum(isinstance(entry, Symlink) for entry in entries),
         once=len(image.archive) + sum(len(entry.content) for entry in every),
+        lacking=image.bound.problems,
     )
 
 

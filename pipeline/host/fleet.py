@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
-from pipeline.host import images, state, units
+from pipeline.host import dropins, images, state, units
 from pipeline.host.layout import locked
 from pipeline.host.runner import environment_file
 
@@ -55,8 +55,9 @@ def _write_environments(layout: Layout, present: tuple[Instance, ...]) -> None:
     wanted = {}
     for instance in present:
         if instance.image not in binds:
-            needs = images.described(layout, instance.image).needs
-            binds[instance.image] = units.present(needs.binds)
+            manifest = images.described(layout, instance.image)
+            given = dropins.bound(manifest).binds
+            binds[instance.image] = (*units.present(manifest.needs.binds), *given)
         path = environment_file(layout.prefix, instance.suffix)
         wanted[path.name] = units.environment(
             instance, layout, binds[instance.image], register=instance.register

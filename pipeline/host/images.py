@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
-from pipeline.host import identity, trees
+from pipeline.host import dropins, identity, trees
+from pipeline.host.dropins import Bound
 from pipeline.host.state import Share, write_atomic
 from pipeline.image import archive
 from pipeline.image import manifest as manifests
@@ -21,18 +22,25 @@ if TYPE_CHECKING:
     from pipeline.image.manifest import Manifest
 
 
+NOTHING = Bound()
+
+
 class ImageError(NiftyError):
     """An image that cannot be deployed here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A root filesystem, its manifest, the archive with both, and the digest that names it here."""
+    """A root filesystem, its manifest, the archive with both, and the digest that names it here.
+
+    *bound* is what this host gives to its drop-ins.
+    """
 
     rootfs: Rootfs
     manifest: Manifest
     archive: bytes
     digest: str
+    bound: Bound = NOTHING
 
     @property
     def login(self) -> str:
@@ -61,16 +69,23 @@ def load(path: Path) -> Image:
         if part != "cbin":
             raise ImageError(f"{path}: /{part} is to be shared; this program shares /cbin only")
     identity.blank(rootfs, manifest)
-    return Image(rootfs=rootfs, manifest=manifest, archive=packed, digest=rootfs.digest)
+    return Image(
+        rootfs=rootfs,
+        manifest=manifest,
+        archive=packed,
+        digest=rootfs.digest,
+        bound=dropins.bound(manifest),
+    )
 
 
 def entries_of(image: Image, share: Share, granted: Access) -> tuple[Entry, ...]:
     """The entries of an instance's own root, those that deploy fills in being empty or generic.
 
     With a shared /cbin what is below it stays out, and so does the manifest, the largest file of
-    the rest: the host has it.
+    the rest: the host has it. Mount points and links for drop-ins are this host's.
     """
     kept = {entry.path: entry for entry in image.rootfs if _is_own(entry, share)}
+    kept |= {entry.path: entry for entry in image.bound.entries}
     for path in identity.blank(image.rootfs, image.manifest).paths:
         if path not in kept:
             # the host key: the one file that no image may hold

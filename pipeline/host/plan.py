@@ -47,6 +47,7 @@ class Needs:
     directories: int
     links: int
     once: int  # bytes of what is stored for all
+    lacking: tuple[str, ...] = ()  # why drop-ins of the image would not start on this host
 
     def bytes_each(self, block: int, directory: int) -> int:
         """Bytes on a file system with such blocks; its JSON in the state included."""
@@ -145,6 +146,7 @@ def plan(wanted: Wanted, facts: Facts, needs: Needs) -> Plan:
         *_slot_problems(creations, wanted, known),
     ]
     problems += _space_problems(len(creations), facts, needs)
+    problems += needs.lacking if creations else ()
     if creations and wanted.users is Users.PRIVATE and not facts.is_root:
         problems.append("only root can give instances user ids of their own (users=private)")
     if problems:

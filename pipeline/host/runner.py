@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 _PLAIN = re.compile(r"(/[A-Za-z0-9._+-]+)+")
 _SUFFIX = re.compile(r"([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)?")
 
-# A manifest comes with its image: it may ask for libraries and time zones, not for /root.
-_BINDABLE = re.compile(r"/usr/share/.+|(/usr)?/lib(32|64|x32)?(/.+)?")
+# A manifest comes with its image: it may ask for libraries and data that everybody may read, not
+# for /root. /usr/lib as a whole is more: nspawn would find systemd there, and boot that.
+_BINDABLE = re.compile(
+    r"/usr/share/.+|/usr/libexec/.+|(/usr)?/lib(32|64|x32)|/usr/local/lib(64)?"
+    r"|(/usr(/local)?)?/lib(32|64|x32)?/(?!systemd(/systemd)?$).+"
+    r"|/etc/ld\.so\.cache|/etc/ssl/certs|/etc/pki/(tls/certs|ca-trust/extracted)(/.+)?"
+)
 
 
 class UnitError(NiftyError):
@@ -109,15 +114,22 @@ def environment_text(runner: Runner, launch: Launch) -> str:
     and data.
     """
     for bind in launch.binds:
-        check_plain(bind.source)
-        check_plain(bind.target)
-        if not _BINDABLE.fullmatch(bind.source):
-            raise UnitError(
-                f"bind of {bind.source}: refused, an image may ask for libraries and /usr/share",
-                hint="deploy only images whose manifest you trust",
-            )
+        if why := refusal(bind):
+            raise UnitError(why, hint="deploy only images whose manifest you trust")
     lines = [f"{name}={value}" for name, value in runner.variables(launch).items()]
     return "\n".join(["# written by nifty; read when the instance starts", *lines, ""])
+
+
+def refusal(bind: Bind) -> str | None:
+    """Why *bind* is not done: it asks for too much of the host, or cannot stand in a unit."""
+    for path in (bind.source, bind.target):
+        try:
+            check_plain(path)
+        except UnitError as error:
+            return error.message
+    if _BINDABLE.fullmatch(bind.source):
+        return None
+    return f"bind of {bind.source}: refused, an image may ask for libraries and /usr/share"
 
 
 def check_plain(path: str) -> None:

@@ -10,25 +10,33 @@ import os
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
+from pipeline.host import dropins
 from pipeline.image import archive
+from pipeline.image import manifest as manifests
+from pipeline.image.rootfs import Rootfs
+from pipeline.progress import say
 from pipeline.run import ProgramError, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.image.rootfs import Rootfs
-
 # Only one user is mapped, who is root inside and the caller outside.
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child")
 
-# $1 descriptor of a tar, then the words to run. The host's root is unmounted in the end: there is
+# $1 descriptor of a tar, $2 lines of a path of the host and one of the image each, to be bound
+# read-only; then the words to run. The host's root is unmounted in the end: there is
 # no way back to it as there would be from a chroot.
 _ENTER = """set -e
 mount -t tmpfs -o mode=755 nifty /tmp
 tar --extract --no-same-owner --preserve-permissions --file="/proc/self/fd/$1" --directory=/tmp
 # dash knows descriptors of one digit only
 case $1 in ?) eval "exec $1<&-" ;; esac
-shift
+printf '%s' "$2" | while read -r source place; do
+    mount --bind -o ro "$source" "/tmp$place" && continue
+    umount "/tmp$place" || :
+    echo "no $source here: it cannot be bound read-only" >&2
+done
+shift 2
 cd /tmp
 for node in null zero full random urandom tty; do
     : > dev/$node
@@ -54,13 +62,20 @@ def argv(image: Path, command: str | None) -> tuple[str, ...]:
     for what is no image, ShellError where user namespaces are not to be had.
     """
     rootfs = archive.read(image)
+    given = dropins.Bound()
+    if rootfs.find(manifests.PATH) is not None:
+        given = dropins.bound(manifests.read(rootfs, name=str(image)))
+    for problem in given.problems:
+        say(f"warning: {problem}")
     _check_allowed()
-    descriptor = _held(rootfs)
+    descriptor = _held(Rootfs.of({e.path: e for e in (*given.entries, *rootfs)}.values()))
+    binds = "".join(f"{bind.source} {bind.target}\n" for bind in given.binds)
     words = ("/bin/sh", "-l") if command is None else ("/bin/sh", "-c", command)
     return (
         *("env", "-i", f"TERM={os.environ.get('TERM', 'dumb')}", "HOME=/root", "USER=root"),
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        *(*NAMESPACES, "--uts", "--ipc", "--", "sh", "-c", _ENTER, "sh", str(descriptor), *words),
+        *(*NAMESPACES, "--uts", "--ipc", "--", "sh", "-c", _ENTER, "sh", str(descriptor), binds),
+        *words,
     )
 
 

@@ -101,8 +101,15 @@ def preview_upgrade(
     prefix: Path, suffixes: Iterable[str] | None, image: Image | None
 ) -> tuple[Move, ...]:
     """The moves of `upgrade`, for `dry=yes`."""
-    known = facts.gather(Layout(prefix))
-    return plan_upgrade(known, suffixes, image.digest if image else None)
+    return _planned(facts.gather(Layout(prefix)), suffixes, image)
+
+
+def _planned(known: Facts, suffixes: Iterable[str] | None, image: Image | None) -> tuple[Move, ...]:
+    """Moves to *image*, unless this host cannot run what is in it; going back is never refused."""
+    moves = plan_upgrade(known, suffixes, image.digest if image else None)
+    if image is not None and moves and image.bound.problems:
+        raise UpgradeError("nothing was upgraded:", image.bound.problems)
+    return moves
 
 
 def upgrade(
@@ -118,7 +125,7 @@ def upgrade(
     with locked(layout, wait=wait):
         trees.empty(layout.new)
         known = facts.gather(layout)
-        moves = plan_upgrade(known, suffixes, image.digest if image else None)
+        moves = _planned(known, suffixes, image)
         kept: list[Kept] = []
         there = {one.suffix: one for one in known.instances}
         done = 0

@@ -117,6 +117,50 @@ class BindRecord(Model):
     target: Inside
 
 
+class PackageRecord(Model):
+    """A package of a distribution, some files of which are in the image.
+
+    *licence* is in the distribution's words; None: it is not told where the files came from.
+    """
+
+    name: str
+    version: str
+    licence: str | None = None
+
+
+class ProgramRecord(Model):
+    """A dynamic program of the image that takes its libraries from the host.
+
+    *path* is where it lies, *needs* what it asks for, as `libraries.requirements.as_json` gives it.
+    """
+
+    path: Inside
+    needs: dict[str, Any]
+
+
+class CopiedRecord(Model):
+    """A program or library that was taken from elsewhere; *elf* is as `elf.as_json` gives it."""
+
+    path: Inside
+    package: str | None = None
+    elf: dict[str, Any] | None = None
+
+
+class DropinRecord(Model):
+    """A program taken as it is, called *target* in the image.
+
+    With *libraries* `bind` a host must satisfy *programs* and have *data*, paths that are bound
+    like the libraries; with `copy` all is in the image, and *files* are those that can be run.
+    """
+
+    target: Inside
+    libraries: Literal["bind", "copy"]
+    programs: tuple[ProgramRecord, ...] = ()
+    data: tuple[str, ...] = ()
+    files: tuple[CopiedRecord, ...] = ()
+    packages: tuple[PackageRecord, ...] = ()
+
+
 class NeedsRecord(Model):
     """What the image asks of a host."""
 
@@ -143,10 +187,13 @@ class Manifest(Model):
     instance: tuple[Inside, ...]
     needs: NeedsRecord
     entries: tuple[EntryRecord, ...]
+    dropins: tuple[DropinRecord, ...] = ()
 
     def text(self, indent: int | None = None) -> str:
         """Deterministic JSON: sorted keys, what is not there left out, a final newline."""
         table = self.model_dump(mode="json", exclude_none=True)
+        if not self.dropins:
+            del table["dropins"]  # most images have none
         separators = (",", ":") if indent is None else None
         return json.dumps(table, sort_keys=True, indent=indent, separators=separators) + "\n"
 

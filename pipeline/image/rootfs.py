@@ -10,7 +10,7 @@ from pipeline.errors import ProblemsError
 from pipeline.paths import PathError, relative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 # Of the setuid, setgid and sticky bits only sticky may stand in an image: see docs/security.md.
 MODE_MASK = 0o1777
@@ -151,6 +151,29 @@ class Rootfs:
             fields = (kind, entry.path, f"{entry.mode:04o}", str(entry.uid), str(entry.gid), rest)
             total.update("\0".join(fields).encode() + b"\n")
         return total.hexdigest()
+
+
+def settled(path: str, links: Mapping[str, str]) -> str:
+    """Where *path* is once the links of its directories are followed (path_resolution(7)).
+
+    *links* are those of a root, path and target; what is not among them is taken for a directory
+    or absent. The last part is not followed. After 40 links: as far as that came.
+    """
+    todo = [part for part in path.split("/") if part not in ("", ".")][::-1]
+    done: list[str] = []
+    left = 40  # as the kernel has it
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            done = done[:-1]
+            continue
+        done.append(part)
+        target = links.get("/".join(done))
+        if todo and target is not None and left:
+            left -= 1
+            done = [] if target.startswith("/") else done[:-1]
+            todo += [part for part in target.split("/") if part not in ("", ".")][::-1]
+    return "/".join(done)
 
 
 def _path_problems(entries: tuple[Entry, ...]) -> Iterator[str]:

@@ -17,6 +17,7 @@ _TOO_WIDE = frozenset(
     for path in (
         *("/", "/bin", "/cbin", "/etc", "/home", "/lib", "/opt", "/root", "/sbin", "/usr", "/var"),
         *("/usr/bin", "/usr/lib", "/usr/libexec", "/usr/local", "/usr/local/bin", "/usr/sbin"),
+        *("/lib/systemd", "/usr/lib/systemd"),
     )
 )
 
@@ -34,12 +35,12 @@ class Binding:
     links: tuple[Link, ...]
 
 
-def binding(closure: Closure) -> Binding:
-    """The smallest set of directories, files and links with which the program finds its libraries.
+def binding(*closures: Closure) -> Binding:
+    """The smallest set of directories, files and links with which programs find their libraries.
 
-    The program itself is not among them: it is the image's.
+    The programs themselves are not among them: they are the image's.
     """
-    libraries = _host_files(closure)
+    libraries = [each for closure in closures for each in _host_files(closure)]
     parents = {each.file.parent for each in libraries} - _TOO_WIDE
     directories = [path for path in parents if not parents.intersection(path.parents)]
 

@@ -40,8 +40,9 @@ class Closure:
 
     If *binary* is a script, *scripts* are it and those which interpret each other, *program* is the
     interpreter of the last, and *launchers* are the closures of the `env` that starts it. *program*
-    is None if a script's is missing. *interpreter* is the ld.so, also when a library needs it by
-    name and it is among the *libraries*; those are in the order in which ld.so loads them.
+    is None if a script's is missing; *links* led from the scripts' lines there. *interpreter* is
+    the ld.so, also when a library needs it by name and it is among the *libraries*; those are in
+    the order in which ld.so loads them.
     """
 
     binary: str
@@ -50,6 +51,7 @@ class Closure:
     interpreter: Loaded | None = None
     libraries: tuple[Loaded, ...] = ()
     scripts: tuple[str, ...] = ()
+    links: tuple[Link, ...] = ()
     launchers: tuple[Closure, ...] = ()
     problems: tuple[Problem, ...] = ()
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import PurePosixPath
 
-    from pipeline.libraries.root import LibraryRoot, Located
+    from pipeline.libraries.root import LibraryRoot, Link, Located
 
 _LONGEST_LINE = 256  # BINPRM_BUF_SIZE of the kernel
 _MOST_SCRIPTS = 5  # exec_binprm of fs/exec.c
@@ -61,6 +61,7 @@ def _with(
     found: Closure,
     *,
     scripts: tuple[str, ...] = (),
+    links: tuple[Link, ...] = (),
     launchers: tuple[Closure, ...] = (),
     problems: tuple[Problem, ...] = (),
 ) -> Closure:
@@ -71,6 +72,7 @@ def _with(
         interpreter=found.interpreter,
         libraries=found.libraries,
         scripts=scripts or found.scripts,
+        links=(*links, *found.links),
         launchers=(*launchers, *found.launchers),
         problems=(*problems, *found.problems),
     )
@@ -99,7 +101,8 @@ def _script(start: bytes, *, binary: str, root: LibraryRoot, scripts: tuple[str,
         return ended(command or "of a line without one", "is not there")
     name = env_name(argument) if command.rpartition("/")[2] == "env" else None
     if name is None:
-        return _closure(located, binary=binary, root=root, scripts=scripts)
+        found = _closure(located, binary=binary, root=root, scripts=scripts)
+        return _with(found, links=located.links)
     launcher = _closure(located, binary=binary, root=root, scripts=())
     folders = (name.rpartition("/")[0],) if "/" in name else _PATH
     named = _first(folders, name.rpartition("/")[2], root)
@@ -107,7 +110,8 @@ def _script(start: bytes, *, binary: str, root: LibraryRoot, scripts: tuple[str,
         found = ended(name, f"{command} does not find", folders)
     else:
         found = _closure(named, binary=binary, root=root, scripts=scripts)
-    return _with(found, launchers=(launcher,), problems=launcher.problems)
+    links = located.links if named is None else (*located.links, *named.links)
+    return _with(found, links=links, launchers=(launcher,), problems=launcher.problems)
 
 
 def _first(folders: Sequence[str], name: str, root: LibraryRoot) -> Located | None:

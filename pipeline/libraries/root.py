@@ -52,7 +52,8 @@ class LibraryRoot:
 
     *hwcaps* are the subdirectories of `glibc-hwcaps` that the CPU can use, best first; a build
     leaves them out, so that its own CPU decides nothing. *platform* is `$PLATFORM`, which the
-    kernel tells a program (AT_PLATFORM); None: the machine's name.
+    kernel tells a program (AT_PLATFORM); None: the machine's name. Without *has_ldconfig* neither
+    ld.so.cache nor ld.so.conf plays a part, as in an instance, which has no such files.
 
     What has been read is remembered for as long as the value lives: make a new one when the tree
     may have changed.
@@ -61,6 +62,7 @@ class LibraryRoot:
     path: Path = Path("/")
     hwcaps: tuple[str, ...] = ()
     platform: str | None = None
+    has_ldconfig: bool = True
     _memory: dict[Hashable, Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -199,7 +199,7 @@ def searcher_of(loader: Loader, abi: Abi, root: LibraryRoot) -> Searcher:
 
 
 def _searcher(loader: Loader, abi: Abi, root: LibraryRoot) -> Searcher:
-    is_glibc = loader.libc is Libc.GLIBC
-    cache = ldcache.load(root, abi.endianness) if is_glibc else None
-    configured = ldconf.directories(root) if is_glibc and cache is None else ()
+    has_any = loader.libc is Libc.GLIBC and root.has_ldconfig
+    cache = ldcache.load(root, abi.endianness) if has_any else None
+    configured = ldconf.directories(root) if has_any and cache is None else ()
     return Searcher(root=root, loader=loader, abi=abi, cache=cache, configured=configured)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import NiftyError, UsageError
 from pipeline.paths import PROJECT
+from pipeline.progress import say
 from pipeline.settings import ARCHITECTURES
 from pipeline.tasks.actions import FULL, PLAIN_IO, Task, action
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.build.catalogue import Recipes
     from pipeline.build.compile import Built
-    from pipeline.build.recipe import Image
+    from pipeline.build.recipe import Image, Package
     from pipeline.settings import Settings
 
 RECIPES = PROJECT / "recipes"
@@ -59,6 +60,16 @@ def fetch(settings: Settings) -> Iterator[Task]:
             "title": lambda _task, name=name, table=table: (
                 f"fetch {name} {table.get('version', '')}"
             ),
+        }
+    for name in _packages(settings.image):
+        yield {
+            "name": name,
+            "actions": [(action(_fetch), [name, settings])],
+            "file_dep": [str(RECIPES / "images" / f"{settings.image}.toml")],
+            "task_dep": ["recipes"],
+            "uptodate": [_stored],
+            "io": PLAIN_IO,
+            "title": lambda _task, name=name: f"fetch {name}",
         }
 
 
@@ -99,12 +110,16 @@ def image(settings: Settings) -> Iterator[Task]:
             *(str(RECIPES / "components" / name / "recipe.toml") for name in parts),
             *(str(folder / "component.json") for folder in built),
             *(str(folder / program) for folder, program in zip(built, programs, strict=True)),
-            *_code("build", "elf", "image"),
+            *_code("build", "elf", "image", "libraries"),
         ],
-        "task_dep": [f"component:{name}" for name in parts],
+        "task_dep": [
+            *(f"component:{name}" for name in parts),
+            *(f"fetch:{name}" for name in _packages(settings.image)),
+        ],
         "uptodate": [
             (_same, ["inputs", [f"zstandard {_installed('zstandard')}"]]),
             _untouched,
+            _unmoved,
         ],
         "targets": [str(path) for path in artifacts(settings)],
         "clean": True,
@@ -183,6 +198,13 @@ def _components(image_name: str) -> tuple[str, ...]:
     )
 
 
+def _packages(image_name: str) -> tuple[str, ...]:
+    """The packages of an image's recipe, by the names of their fetch tasks."""
+    listed = _toml(RECIPES / "images" / f"{image_name}.toml").get("package", ())
+    tables = [table for table in listed if isinstance(table, dict)]
+    return tuple(f"package-{table['name']}" for table in tables if "name" in table)
+
+
 def _program(table: dict[str, Any]) -> str:
     program = table.get("program")
     return str(program.get("file", "?")) if isinstance(program, dict) else "?"
@@ -245,6 +267,16 @@ def _untouched(task: Any, values: dict[str, Any]) -> bool:
         return False
 
 
+# the build host's files are none of doit's file_dep: which they are is known when they were read
+def _unmoved(task: Any, values: dict[str, Any]) -> bool:  # noqa: ARG001
+    """Whether the files that drop-ins were made of are as they were."""
+    sources = values.get("sources", [])
+    try:
+        return all(_stamp(path) == state for path, *state in sources)
+    except OSError:
+        return False
+
+
 def _stamp(path: str) -> list[Any]:
     state = os.stat(path)  # noqa: PTH116 (a no-op build asks this of each target)
     return [state.st_size, state.st_mtime_ns]
@@ -264,16 +296,18 @@ def _fetch(name: str, settings: Settings) -> dict[str, Any]:
 
 def _fetched(known: Recipes, name: str, settings: Settings) -> Path:
     from pipeline.build import fetch as fetching  # noqa: PLC0415 (requests)
+    from pipeline.build.recipe import Package  # noqa: PLC0415
     from pipeline.build.store import Store  # noqa: PLC0415
 
-    item = known.components[name]
+    recipe = _recipe(known, settings)
+    packages = {f"package-{package.name}": package for package in recipe.package}
+    item = packages[name] if name in packages else known.components[name]
+    folder = RECIPES / "images" if isinstance(item, Package) else known.folder(item)
     store = Store(root=STORE)
     if settings.offline:  # say at once what all components lack
-        wanted = _recipe(known, settings).components
-        fetching.require((known.components[one] for one in wanted), store)
-    return fetching.fetch(
-        item, known.folder(item), store, offline=settings.offline, work=CACHE / "apt"
-    )
+        wanted = [known.components[one] for one in recipe.components]
+        fetching.require([*wanted, *packages.values()], store)
+    return fetching.fetch(item, folder, store, offline=settings.offline, work=CACHE / "apt")
 
 
 def _built(known: Recipes, name: str, settings: Settings) -> Built:
@@ -301,16 +335,24 @@ def _compile(name: str, settings: Settings) -> None:
     compiling.install(_built(load(), name, settings), _component_folder(settings, name))
 
 
-def _image(settings: Settings) -> None:
-    from pipeline.build import assemble  # noqa: PLC0415
+def _image(settings: Settings) -> dict[str, Any]:
+    from pipeline.build import assemble, packages  # noqa: PLC0415
     from pipeline.build.pack import pack  # noqa: PLC0415
 
     known = load()
     recipe = _recipe(known, settings)
     # from the cache, where every byte is checked, not from the copies in components/
     built = {name: _built(known, name, settings) for name in recipe.components}
-    rootfs, described = assemble.assemble(recipe, known, built, architecture=settings.arch)
-    pack(rootfs, described, *artifacts(settings))
+
+    def file_of(package: Package) -> Path:
+        return _fetched(known, f"package-{package.name}", settings)
+
+    with packages.trees(recipe.package, file_of) as tree_of:
+        made = assemble.assemble(recipe, known, built, architecture=settings.arch, tree_of=tree_of)
+    for note in made.notes:
+        say(note)
+    pack(made.rootfs, made.manifest, *artifacts(settings))
+    return {"sources": [[str(path), *_stamp(str(path))] for path in made.sources]}
 
 
 def _names(settings: Settings) -> list[str]:

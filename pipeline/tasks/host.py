@@ -275,7 +275,7 @@ def _ask(question: str) -> None:
 @task
 def doctor(settings: Settings) -> None:
     """What this host lacks for so many, mended with fix=yes."""
-    from pipeline.host import limits, probe, remedy  # noqa: PLC0415
+    from pipeline.host import limits, probe, remedy, standing  # noqa: PLC0415
     from pipeline.host.rows import Status  # noqa: PLC0415
     from pipeline.tasks.report import print_table  # noqa: PLC0415
 
@@ -287,7 +287,10 @@ def doctor(settings: Settings) -> None:
         told = remedy.fix(asked) if settings.fix else remedy.undo()
         for line in told or ("nothing to change",):
             say(line)
-    rows = limits.check(asked, probe.read(prefix=settings.prefix))
+    rows = (
+        *limits.check(asked, probe.read(prefix=settings.prefix)),
+        *standing.dropin_rows(layout_of(settings)),
+    )
     if settings.format == "json":
         sys.stdout.write(limits.as_json(rows) + "\n")
     else:

@@ -13,10 +13,12 @@ from pipeline.tasks import build
 from pipeline.tasks.actions import PLAIN_IO, Task, action
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pipeline.build.inspection import Binary, Memory
     from pipeline.elf import ElfFacts
+    from pipeline.host.dropins import Bound
+    from pipeline.image.manifest import Manifest
     from pipeline.libraries import Closure
     from pipeline.settings import Settings
 
@@ -64,19 +66,63 @@ def _outdated(settings: Settings) -> None:
 
 def _inspect_file(settings: Settings) -> None:
     from pipeline import elf  # noqa: PLC0415 (pyelftools)
+    from pipeline.host import dropins  # noqa: PLC0415
     from pipeline.libraries import tree  # noqa: PLC0415 (pyelftools)
 
     path = Path(settings.file)
     facts = None if _is_script(path) else elf.read(path)
     found = _closure(path, facts)
+    manifest = None if found is None else _manifest(settings)
+    given = manifest and found and dropins.would_give(manifest, path.name, found)
     if settings.format == "json":
         plain = {} if facts is None else elf.as_json(facts)
-        print_json(plain if found is None else plain | {"closure": tree.as_json(found)})
+        if found is not None:
+            plain |= {"closure": tree.as_json(found)}
+        if given and manifest:
+            plain |= {"image": {"name": manifest.name, **_verdict(given)}}
+        print_json(plain)
         return
     if facts is not None:
         _print_facts(facts)
     if found is not None:
         sys.stdout.writelines(f"{line}\n" for line in ("", *tree.lines(found)))
+    if given and manifest:
+        sys.stdout.writelines(f"{line}\n" for line in ("", *_told(manifest.name, given)))
+
+
+def _manifest(settings: Settings) -> Manifest | None:
+    """The manifest of the image meant: of an archive, or of what was built; None: nothing was."""
+    from pipeline.image import archive  # noqa: PLC0415
+    from pipeline.image import manifest as manifests  # noqa: PLC0415
+
+    path = Path(settings.image) if settings.image_is_path else build.artifacts(settings)[0]
+    if not settings.image_is_path and not path.is_file():
+        return None
+    return manifests.read(archive.read(path), name=str(path))
+
+
+def _verdict(given: Bound) -> dict[str, Any]:
+    """Whether a file would run in the image on this host, in JSON's types."""
+    from pipeline.image.rootfs import Symlink  # noqa: PLC0415
+
+    return {
+        "runs": not given.problems,
+        "binds": [bind.source for bind in given.binds],
+        "links": {one.path: one.target for one in given.entries if isinstance(one, Symlink)},
+        "problems": list(given.problems),
+    }
+
+
+def _told(name: str, given: Bound) -> Iterator[str]:
+    """The same for people."""
+    plain = _verdict(given)
+    if given.problems:
+        yield f"would not run in {name} on this host:"
+        yield from (f"  {problem}" for problem in given.problems)
+        return
+    yield f'would run in {name} on this host, as a drop-in with libraries = "bind":'
+    yield from (f"  {path} is bound read-only" for path in plain["binds"])
+    yield from (f"  /{path} -> {target}" for path, target in plain["links"].items())
 
 
 def _is_script(path: Path) -> bool:

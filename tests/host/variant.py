@@ -43,5 +43,5 @@ def pack(variant: Variant) -> bytes:
             program=component.program.file,
             applets=tuple(json.loads((folder / "component.json").read_text("utf-8"))["applets"]),
         )
-    rootfs, described = assemble.assemble(image, recipes, built, architecture=machine)
-    return archive.write_zstd(archive.write_tar(rootfs, mtime=described.epoch))
+    made = assemble.assemble(image, recipes, built, architecture=machine)
+    return archive.write_zstd(archive.write_tar(made.rootfs, mtime=made.manifest.epoch))

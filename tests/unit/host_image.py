@@ -43,7 +43,11 @@ ENTRIES: tuple[Entry, ...] = (
 
 
 def make_image(
-    changed: Iterable[Entry] = (), *, without: Iterable[str] = (), version: str = "1"
+    changed: Iterable[Entry] = (),
+    *,
+    without: Iterable[str] = (),
+    version: str = "1",
+    dropins: tuple[manifest.DropinRecord, ...] = (),
 ) -> images.Image:
     """The image of ENTRIES, with *changed* put in their places and *without* some."""
     entries: dict[str, Entry] = {entry.path: entry for entry in (*ENTRIES, *changed)}
@@ -72,6 +76,7 @@ def make_image(
             architecture=os.uname().machine, mount_points=("proc",), binds=()
         ),
         entries=tuple(manifest.record(entry) for entry in content),
+        dropins=dropins,
     )
     rootfs = manifest.add(described, content)
     packed = archive.write_tar(rootfs, mtime=0)

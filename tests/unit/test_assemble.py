@@ -91,7 +91,8 @@ def make(
     recipes = Recipes(
         root=tmp_path, components={name: component(name) for name in built}, images={}
     )
-    return assembling.assemble(image, recipes, built, architecture="x86_64")
+    made = assembling.assemble(image, recipes, built, architecture="x86_64")
+    return made.rootfs, made.manifest
 
 
 @pytest.fixture

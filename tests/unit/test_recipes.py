@@ -405,6 +405,34 @@ def test_another_name_than_the_file_s(tmp_path: Path) -> None:
     )
 
 
+def dropin(target: str, libraries: str, **more: object) -> dict[str, object]:
+    return {"source": "/usr/bin/p", "target": target, "libraries": libraries, **more}
+
+
+def test_bind_and_copy_do_not_mix(tmp_path: Path) -> None:
+    both = [dropin("a", "bind"), dropin("b", "copy")]
+    assert "'bind' beside 'copy'" in image_problem(tmp_path, ("dropin",), both)
+
+
+def test_drop_in_names_a_package_of_the_recipe(tmp_path: Path) -> None:
+    told = image_problem(tmp_path, ("dropin",), [dropin("a", "copy", packages=["gawk"])])
+    assert told == "dropin.0.packages: no [[package]] 'gawk'; there are: none"
+
+
+def test_package_location_is_told_by_its_place_in_the_file(tmp_path: Path) -> None:
+    package = {
+        "name": "gawk",
+        "version": "1",
+        "licence": "MIT",
+        "source": {"file": "x.deb", "size": 1, "sha256": "0" * 64, "unsigned": "a fake one"},
+        "location": [{"kind": "htps", "url": "https://example.org/x.deb"}],
+    }
+    told = problems(write(tmp_path, image=changed(IMAGE, ("package",), [package])))[0]
+    told = told.removeprefix("recipes/images/tiny.toml: ")
+    assert told.startswith("package.0.location.0.kind: found 'htps', expected one of")
+    assert "did you mean 'https'?" in told
+
+
 def test_one_file_twice(tmp_path: Path) -> None:
     twice = [{"path": "x", "content": "a"}, {"path": "x", "content": "b"}]
     assert image_problem(tmp_path, ("file",), twice) == "file: 'x' stands there twice"

@@ -1,0 +1,41 @@
+"""Whether the drop-ins of deployed images would still start: hosts are upgraded, too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.host import dropins, images, state
+from pipeline.host.rows import Row, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.host.layout import Layout
+    from pipeline.libraries import LibraryRoot
+
+
+def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row]:
+    """A row for each deployed image that takes libraries from the host below *root* (None: this).
+
+    Raises StateError or ImageError for state that is damaged.
+    """
+    users: dict[str, list[str]] = {}
+    for one in state.read_all(layout):
+        users.setdefault(one.image, []).append(one.name)
+    for digest, names in users.items():
+        manifest = images.described(layout, digest)
+        taken = [record for record in manifest.dropins if record.libraries == "bind"]
+        if not taken:
+            continue
+        problems = dropins.bound(manifest, root).problems
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        yield Row(
+            name=f"drop-ins of image {digest[:12]}",
+            found=f"{len(problems)} problems" if problems else "would start",
+            needed="libraries of this host",
+            status=Status.FAIL if problems else Status.OK,
+            why=f"programs of the host do not start in {shown}",
+            todo="; ".join([*problems, f"doit build and doit upgrade with image={manifest.name}"])
+            if problems
+            else "",
+        )
