@@ -31,7 +31,7 @@ def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         yield Row(
             name=f"drop-ins of image {digest[:12]}",
-            found=f"{len(problems)} problems" if problems else "would start",
+            found="do not start" if problems else "would start",
             needed="libraries of this host",
             status=Status.FAIL if problems else Status.OK,
             why=f"programs of the host do not start in {shown}",

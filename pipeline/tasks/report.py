@@ -86,8 +86,8 @@ def _inspect_file(settings: Settings) -> None:
         _print_facts(facts)
     if found is not None:
         sys.stdout.writelines(f"{line}\n" for line in ("", *tree.lines(found)))
-    if given and manifest:
-        sys.stdout.writelines(f"{line}\n" for line in ("", *_told(manifest.name, given)))
+    if given and manifest and found:
+        sys.stdout.writelines(f"{line}\n" for line in ("", *_told(manifest.name, given, found)))
 
 
 def _manifest(settings: Settings) -> Manifest | None:
@@ -113,12 +113,14 @@ def _verdict(given: Bound) -> dict[str, Any]:
     }
 
 
-def _told(name: str, given: Bound) -> Iterator[str]:
+def _told(name: str, given: Bound, found: Closure) -> Iterator[str]:
     """The same for people."""
     plain = _verdict(given)
     if given.problems:
         yield f"would not run in {name} on this host:"
         yield from (f"  {problem}" for problem in given.problems)
+        if not found.problems:
+            yield f'with libraries = "copy" the image has what it needs: {found.size:,} bytes more'
         return
     yield f'would run in {name} on this host, as a drop-in with libraries = "bind":'
     yield from (f"  {path} is bound read-only" for path in plain["binds"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +16,8 @@ SYSTEM = (
     *("systemd", "systemd-sysv", "dbus", "systemd-container"),
     *("iproute2", "openssh-client", "uidmap", "nftables", "procps"),
 )
+# What tests take into instances as drop-ins.
+DROPINS = ("gawk", "python3", "git", "curl")
 # What the extension modules of a Python compiled on the outer machine load; the Python is bound in.
 PYTHON_NEEDS = (
     *("libssl3", "libffi8", "libsqlite3-0", "zlib1g", "libbz2-1.0", "liblzma5"),
@@ -39,9 +40,8 @@ class MirrorError(NiftyError):
 
 def root_archive() -> Path:
     """The tar of a minimal Debian, made by debootstrap when the cache has none (about a minute)."""
-    # A Python of the distribution has its files all over /usr and cannot be bound in.
-    python = ("python3",) if Path(sys.base_prefix).resolve() == Path("/usr") else ()
-    packages = (*SYSTEM, *PYTHON_NEEDS, *python)
+    # A Python of the distribution, which has its files all over /usr, is the machine's own.
+    packages = (*SYSTEM, *PYTHON_NEEDS, *DROPINS)
     words = "\n".join((BOOTSTRAP, platform.machine(), SUITE, *packages))
     digest = hashlib.sha256(words.encode()).hexdigest()[:16]
     archive = PROJECT / "artifacts" / "cache" / "testhost" / digest / "root.tar"

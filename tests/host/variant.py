@@ -1,10 +1,16 @@
-"""Images for tests that differ from the default one in some lines of its recipe."""
+"""Images for tests that differ from the default one in some lines of its recipe.
+
+variant.py FILE, run inside the test machine with the recipe's changes as JSON on standard input,
+writes a plain tar: what it takes of its host is then the machine's.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.build import assemble, catalogue
 from pipeline.build import compile as compiling
@@ -24,6 +30,11 @@ class Variant:
 
 def pack(variant: Variant) -> bytes:
     """The archive of the default image with *variant*, of components that `doit build` compiled."""
+    return archive.write_zstd(tar(variant))
+
+
+def tar(variant: Variant) -> bytes:
+    """The same, not compressed."""
     recipes = catalogue.load(PROJECT / "recipes")
     table = json.loads(recipes.images["nifty"].model_dump_json())
     table |= variant.recipe
@@ -44,4 +55,8 @@ def pack(variant: Variant) -> bytes:
             applets=tuple(json.loads((folder / "component.json").read_text("utf-8"))["applets"]),
         )
     made = assemble.assemble(image, recipes, built, architecture=machine)
-    return archive.write_zstd(archive.write_tar(made.rootfs, mtime=made.manifest.epoch))
+    return archive.write_tar(made.rootfs, mtime=made.manifest.epoch)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_bytes(tar(Variant(json.load(sys.stdin), {})))
