@@ -12,6 +12,7 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import options as choosing
 from benchmarks import results
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, ProblemsError
 from pipeline.paths import PROJECT
 from pipeline.progress import say
 from pipeline.settings import parse
@@ -44,18 +45,24 @@ class Part(Protocol):
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Measure, print, write, exit."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         _run(_given(words))
     except NiftyError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+        # deploy says so in an error of its own
+        if not (isinstance(error, ProblemsError) and "interrupted" in error.problems):
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        # as its caller expects of a program that was interrupted
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGINT)
-    sys.exit(0)
+        pass
+    else:
+        sys.exit(0)
+    sys.stderr.write("interrupted\n")
+    # end as our caller expects of a program that was interrupted
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
+    raise AssertionError("still here after SIGINT")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -93,17 +100,23 @@ def _run(options: Options) -> None:
     plots = find_spec("matplotlib") is not None
     if not plots:
         say("no plots: matplotlib is not installed here (pip install -e '.[bench]')")
-    for name in options.parts:
-        part = _part(name)
-        result = part.measure(options)
-        written = [results.write_json(options.out, result)]
-        if plots:
-            from benchmarks import plot  # noqa: PLC0415 (in an extra)
+    with tempfile.TemporaryDirectory(prefix="nifty-bench-") as folder:
+        # else matplotlib leaves a cache of fonts in the home directory
+        os.environ["MPLCONFIGDIR"] = folder
+        for name in options.parts:
+            _measure(_part(name), options, plots=plots)
 
-            written += plot.write(options.out, result)
-        print("\n".join([*part.lines(result), f"measured on {results.on_what(result)}", ""]))
-        sys.stdout.flush()
-        say("written: " + ", ".join(str(path) for path in written))
+
+def _measure(part: Part, options: Options, *, plots: bool) -> None:
+    result = part.measure(options)
+    written = [results.write_json(options.out, result)]
+    if plots:
+        from benchmarks import plot  # noqa: PLC0415 (in an extra)
+
+        written += plot.write(options.out, result)
+    print("\n".join([*part.lines(result), f"measured on {results.on_what(result)}", ""]))
+    sys.stdout.flush()
+    say("written: " + ", ".join(str(path) for path in written))
 
 
 def _part(name: str) -> Part:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import filesystems, peers, results
-from benchmarks.fit import CRITERION, fit
+from benchmarks.fit import fit
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -88,11 +88,8 @@ def lines(result: dict[str, Any]) -> list[str]:
             for peer, by_count in cells.items()
         ]
         told += ["", *results.table((kind, *map(str, counts)), body), *_ratios(rows)]
-    told += ["", *_notes(), "", "cost and count: least squares of the medians"]
-    body = [
-        (f"{row['filesystem']}: {row['peer']}", *results.fit_cells(row)) for row in result["fits"]
-    ]
-    return [*told, *results.table(("", *results.FIT_HEAD), body), CRITERION]
+    fits = ((f"{row['filesystem']}: {row['peer']}", row) for row in result["fits"])
+    return [*told, "", *_notes(), *results.fit_lines(fits)]
 
 
 def _ratios(rows: list[dict[str, Any]]) -> list[str]:

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from typing import TYPE_CHECKING, Any
-
-# Before the import: matplotlib would leave a cache of fonts in the home directory.
-_CONFIGURATION = tempfile.TemporaryDirectory(prefix="nifty-bench-")
-os.environ["MPLCONFIGDIR"] = _CONFIGURATION.name
 
 import matplotlib as mpl
 

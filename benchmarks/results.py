@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.fit import CRITERION
 from pipeline.run import ProgramError, run
 
 if TYPE_CHECKING:
@@ -123,8 +124,16 @@ def fit_table(line: Fit) -> dict[str, Any]:
     }
 
 
-def fit_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """What `fit_table` made, below FIT_HEAD."""
+def fit_lines(rows: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    """A table of what `fit_table` made, with a title for each; nothing if there is none."""
+    body = [(title, *_fit_cells(row)) for title, row in rows]
+    if not body:
+        return []
+    title = "cost and count: least squares of the medians"
+    return ["", title, *table(("", *FIT_HEAD), body), CRITERION]
+
+
+def _fit_cells(row: dict[str, Any]) -> tuple[str, ...]:
     ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} (from {row['base_count']})"
     return (
         f"{row['slope_ms']:.3f}",

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import filesystems, inside, results
 from benchmarks.compiler import compiled
-from benchmarks.fit import CRITERION, fit
+from benchmarks.fit import fit
 from pipeline.host.layout import Layout
 from pipeline.host.units import RUNNERS
 from pipeline.paths import PROJECT
@@ -165,11 +165,8 @@ def lines(result: dict[str, Any]) -> list[str]:
         )
         body = [(row["way"], *(_cell(row, floor, key) for key in MEASURES)) for row in rows]
         told += ["", *results.table(head, body)]
-    if result["fits"]:
-        told += ["", "cost and count: least squares of the medians"]
-        body = [(f"{row['way']}: {row['what']}", *results.fit_cells(row)) for row in result["fits"]]
-        told += [*results.table(("", *results.FIT_HEAD), body), CRITERION]
-    return told
+    fits = ((f"{row['way']}: {row['what']}", row) for row in result["fits"])
+    return [*told, *results.fit_lines(fits)]
 
 
 def _cell(row: dict[str, Any], floor: dict[str, Any], key: str) -> str:
