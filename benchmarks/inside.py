@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess  # noqa: TID251 (the loop runs beside us; the door waits for an end)
 import sys
 import tempfile
@@ -72,7 +73,8 @@ def measure(way: str, count: int, image: Path, prefix: Path, loop: Path) -> dict
         fleet.settle(layout)
         return _weigh(chosen, _running)
     finally:
-        _clean(layout, had)
+        with _undisturbed():
+            _clean(layout, had)
 
 
 def refuse(layout: Layout, directory: Path = units.DIRECTORY) -> None:
@@ -203,6 +205,23 @@ def _pss(process: int) -> int:
             if line.startswith(b"Pss:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until this is done: half cleaned up is what nobody expects."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [
+        signal.signal(number, lambda number, _frame: came.append(number)) for number in numbers
+    ]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _clean(layout: Layout, had: tuple[bool, bool]) -> None:
