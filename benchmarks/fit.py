@@ -6,8 +6,8 @@ does not depend on the count (it is a little more than that), and subtracted fro
 
     cost(n) = (seconds(n) - seconds(smallest)) / (n - smallest)
 
-The ratio is cost(largest) / cost(n) of the smallest n whose time is at least twice that of the
-smallest count: there most of the time is the instances' and no longer fixed.
+The ratio is cost(largest) / cost(n) of the smallest n that takes at least five times as long as the
+smallest count: there the fixed cost and its noise hardly count.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 R2_AT_LEAST = 0.99
+FIXED_AT_MOST = 0.2
 RATIO_AT_MOST = 1.5
 CRITERION = (
     f"linear: R² >= {R2_AT_LEAST}, and an instance at the largest count costs between "
     f"1/{RATIO_AT_MOST} and {RATIO_AT_MOST} times what it costs at the smallest count where "
-    "fixed cost is at most half"
+    "fixed cost is at most a fifth; undecided where no count but the largest is so large"
 )
 
 
@@ -36,7 +37,7 @@ class Verdict(StrEnum):
     FASTER = "grows faster than linearly"
     SLOWER = "grows slower than linearly"
     SCATTERED = "no straight line"
-    UNKNOWN = "too few counts"
+    UNKNOWN = "undecided"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ def fit(points: Mapping[int, float]) -> Fit | None:
 
 def _base(counts: list[int], points: Mapping[int, float]) -> int | None:
     fixed = points[counts[0]]
-    enough = (count for count in counts[1:-1] if points[count] >= 2 * fixed)
+    enough = (count for count in counts[1:-1] if fixed <= FIXED_AT_MOST * points[count])
     return next(enough, None)
 
 

@@ -27,10 +27,10 @@ DECADES = (10, 100, 1000, 10000)
 
 
 def test_a_straight_line_is_found() -> None:
-    found = fit({count: 0.02 + 0.0005 * count for count in DECADES})
+    found = fit({count: 0.005 + 0.0005 * count for count in DECADES})
     assert found is not None
     assert found.slope == pytest.approx(0.0005)
-    assert found.intercept == pytest.approx(0.02)
+    assert found.intercept == pytest.approx(0.005)
     assert found.r2 == pytest.approx(1.0)
     assert found.ratio == pytest.approx(1.0)
     assert found.base == 100
@@ -59,7 +59,7 @@ def test_a_cost_that_is_fixed_at_first_is_no_growth() -> None:
         ({count: 1e-6 * count**2 for count in DECADES}, Verdict.FASTER),
         ({count: 0.01 * count**0.5 for count in DECADES}, Verdict.SLOWER),
         ({10: 1.0, 100: 10.0}, Verdict.UNKNOWN),
-        ({10: 1.0, 15: 3.0, 20: 2.5, 25: 5.6, 30: 8.0, 35: 11.5}, Verdict.SCATTERED),
+        ({10: 1.0, 15: 6.0, 20: 5.0, 25: 20.0, 30: 14.0, 35: 26.0}, Verdict.SCATTERED),
     ],
 )
 def test_the_verdict_is_computed(points: dict[int, float], verdict: Verdict) -> None:
