@@ -9,6 +9,7 @@ Each part is written when it is done, so an interrupted run keeps those before.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from benchmarks.options import Options
 
 
+# A folder that is not this user's, or a full disk.
+_NOT_BUGS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
 class Part(Protocol):
     """A module that measures one thing."""
 
@@ -54,6 +59,11 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         if not (isinstance(error, ProblemsError) and "interrupted" in error.problems):
             sys.stderr.write(f"error: {error}\n")
             sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _NOT_BUGS:
+            raise
+        sys.stderr.write(f"error: {error.filename or 'writing'}: {error.strerror}\n")
+        sys.exit(1)
     except KeyboardInterrupt:
         pass
     else:
@@ -120,7 +130,7 @@ def _measure(part: Part, options: Options, *, plots: bool) -> None:
 
 
 def _part(name: str) -> Part:
-    """Only what is measured is imported: building needs nothing of the host's half."""
+    """The module benchmarks/NAME.py; only what is measured is imported."""
     from importlib import import_module  # noqa: PLC0415
 
     part: Part = import_module(f"benchmarks.{name}")

@@ -68,7 +68,10 @@ def check_room(count: int, kinds: tuple[str, ...]) -> None:
     if set(kinds) <= {"tmpfs"}:
         return
     needed = count * _BYTES_EACH + _BYTES_MORE
-    free = shutil.disk_usage(roomy()).free
+    try:
+        free = shutil.disk_usage(roomy()).free
+    except OSError as error:
+        raise FilesystemError(f"{roomy()}: {error.strerror}", hint="TMPDIR=DIRECTORY") from error
     if free < needed:
         raise FilesystemError(
             f"{roomy()}: {free / 1e9:.1f} GB free, {count} instances need {needed / 1e9:.1f} GB",
@@ -82,7 +85,7 @@ def workplace() -> Iterator[Path]:
     try:
         scratch = tempfile.TemporaryDirectory(prefix="nifty-bench-", dir=roomy())
     except OSError as error:
-        raise FilesystemError(f"{roomy()}: {error.strerror}", hint="set TMPDIR") from error
+        raise FilesystemError(f"{roomy()}: {error.strerror}", hint="TMPDIR=DIRECTORY") from error
     with scratch as name:
         yield Path(name)
 

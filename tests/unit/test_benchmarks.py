@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
+from benchmarks import filesystems, image, inside, options, peers, results
 from benchmarks import fit as fitting
-from benchmarks import image, inside, options, peers, results
 from benchmarks.fit import Verdict, fit
 from benchmarks.options import Options, OptionsError
 from pipeline.errors import NiftyError
@@ -146,6 +146,15 @@ def test_an_ordinary_user_measures_what_needs_no_root(
 def test_an_image_that_is_not_built_is_told(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="not built yet"):
         options.chosen(image=tmp_path / "none", parts=("image",))
+
+
+def test_a_folder_for_large_files_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    with pytest.raises(filesystems.FilesystemError, match="No such file or directory"):
+        filesystems.check_room(10, ("ext4",))
+    filesystems.check_room(10, ("tmpfs",))
 
 
 def test_counts_are_sorted_and_once(tmp_path: Path) -> None:
