@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.tasks import article, build, host, report
+from pipeline.tasks import article, bench, build, host, report
 from pipeline.tasks.actions import Reporter, end_tidily, made
 from pipeline.tasks.database import database
 
@@ -128,3 +128,8 @@ def task_telnet() -> Any:
 def task_firewall() -> Any:
     """Print rules that open the instances' ports; apply=yes loads them, undo=yes removes them"""
     return made(article.firewall, archives=True)
+
+
+def task_bench() -> Any:
+    """Measure beside peers (parts=build,image,deploy,start counts=10,1000 on=tmpfs,xfs rounds=3)"""
+    return made(bench.bench, archives=True)

@@ -1,116 +1,138 @@
-"""Times `doit build`: doing nothing, assembling alone, and (--cold) from sources to image.
+"""Times `doit build`: from nothing, with nothing to do, and with one recipe changed.
 
-    .venv/bin/python benchmarks/build.py [--runs 10] [--cold 1] [--json FILE]
+    .venv/bin/python benchmarks/build.py [--rounds 3]
 
-"nothing" is a bare `doit` whose one task has nothing to do: what Python and doit cost alone.
-Everything happens in a copy of this checkout below a temporary folder; downloads are taken along,
-so that no network is measured. A cold build has no cache at all, so musl is compiled, too.
+"nothing (bare doit)" is a doit whose one task has nothing to do: what Python and doit cost alone.
+Everything happens in a copy of this checkout below a temporary folder; verified downloads are taken
+along, so that no network is measured. A cold build has no cache at all, so musl is compiled, too.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import shutil
-import statistics
 import subprocess  # noqa: TID251 (what is timed is the process itself)
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import filesystems, results
+from pipeline.errors import NiftyError
+from pipeline.paths import PROJECT
+from pipeline.progress import say
+from pipeline.run import last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PROJECT = Path(__file__).resolve().parent.parent
-PARTS = ("dodo.py", "pyproject.toml", "pipeline", "recipes")
+    from benchmarks.options import Options
+
+COPIED = ("dodo.py", "pyproject.toml", "pipeline", "recipes")
+RECIPE = "recipes/images/nifty.toml"
 NOTHING = """\
 DOIT_CONFIG = {"backend": "sqlite3", "verbosity": 2}
 def task_nothing():
     return {"actions": [], "uptodate": [False]}
 """
+COLD = "cold, downloads in the store"
+NO_OP = "nothing changed"
+BARE = "nothing (bare doit)"
+CHANGED = "one image recipe changed"
+# Quick ones are repeated so many times in each round: they are shorter than the machine's noise.
+REPEATED = 3
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=10, help="of the quick ones (default: 10)")
-    parser.add_argument("--cold", type=int, default=0, help="cold builds (default: none)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="nifty-benchmark-") as name:
-        rows = measure(Path(name), runs=given.runs, cold=given.cold)
-    print_table(rows)
-    if given.json:
-        table = {"python": platform.python_version(), "processors": os.cpu_count(), "seconds": rows}
-        given.json.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+class BuildError(NiftyError):
+    """A build that cannot be timed because it does not succeed."""
 
 
-def measure(scratch: Path, *, runs: int, cold: int) -> dict[str, list[float]]:
-    """Seconds of each run, by what was timed."""
-    bare = scratch / "bare"
-    bare.mkdir()
-    (bare / "dodo.py").write_text(NOTHING, "utf-8")
-    copy = scratch / "checkout"
-    copy_project(copy)
+def measure(options: Options) -> dict[str, Any]:
+    """Seconds of each kind of build."""
+    if not any((PROJECT / "artifacts/store").glob("*")):
+        raise BuildError("the store is empty: the network would be measured", hint="doit fetch")
     rows: dict[str, list[float]] = {}
-    for _ in range(cold):
-        shutil.rmtree(copy / "artifacts" / "cache", ignore_errors=True)
-        forget(copy)
-        rows.setdefault("cold build", []).append(seconds(copy))
-    if not cold:
-        shutil.copytree(PROJECT / "artifacts/cache/compiled", copy / "artifacts/cache/compiled")
-    seconds(copy)  # whatever is missing, and Python's own caches
-    quick: dict[str, Callable[[], float]] = {
-        "nothing (bare doit)": lambda: seconds(bare),
-        "unchanged build": lambda: seconds(copy),
-        "assemble and pack": lambda: assemble(copy),
-    }
-    for _ in range(runs):  # in turn, so that other load on the machine hits all alike
-        for title, timed in quick.items():
-            rows.setdefault(title, []).append(timed())
-    return rows
+    with filesystems.workplace() as scratch:
+        bare, copy = scratch / "bare", scratch / "checkout"
+        bare.mkdir()
+        (bare / "dodo.py").write_text(NOTHING, "utf-8")
+        _copy_project(copy)
+        for turn in range(options.rounds):
+            say(f"build: from nothing, round {turn + 1} of {options.rounds}")
+            rows.setdefault(COLD, []).append(_cold(copy))
+        quick: dict[str, Callable[[], float]] = {
+            NO_OP: lambda: _seconds(copy),
+            BARE: lambda: _seconds(bare),
+            CHANGED: lambda: _changed(copy),
+        }
+        _seconds(copy)  # Python's own caches
+        say("build: nothing changed, and one recipe changed")
+        for _ in range(options.rounds * REPEATED):  # in turn, so that other load hits all alike
+            for title, timed in quick.items():
+                rows.setdefault(title, []).append(timed())
+            _seconds(copy)  # so that the next one finds nothing to do
+    head = results.described("build", {"rounds": options.rounds})
+    return {**head, "rows": [{"build": title, "seconds": took} for title, took in rows.items()]}
 
 
-def copy_project(root: Path) -> None:
+def lines(result: dict[str, Any]) -> list[str]:
+    """The table of *result*."""
+    spreads = {row["build"]: results.spread(row["seconds"]) for row in result["rows"]}
+    runs = {row["build"]: len(row["seconds"]) for row in result["rows"]}
+    body = [
+        (title, f"{one.middle:.3f}", f"{one.low:.3f}", f"{one.high:.3f}", str(runs[title]))
+        for title, one in spreads.items()
+    ]
+    told = results.table(("doit build, s", "median", "min", "max", "runs"), body)
+    ratio = spreads[NO_OP].middle / spreads[BARE].middle
+    return [*told, f"with nothing changed it costs {ratio:.2f} times a bare doit"]
+
+
+def _copy_project(root: Path) -> None:
     root.mkdir()
-    for part in PARTS:
+    for part in COPIED:
         source = PROJECT / part
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, root / part)
+        if source.is_dir():
+            shutil.copytree(source, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, root / part)
     (root / "artifacts").mkdir()
-    shutil.copytree(PROJECT / "artifacts" / "store", root / "artifacts" / "store")
+    shutil.copytree(PROJECT / "artifacts/store", root / "artifacts/store")
 
 
-def forget(root: Path) -> None:
-    for path in (root / "artifacts").glob("state-*"):
-        shutil.rmtree(path)
+def _cold(root: Path) -> float:
+    for path in (root / "artifacts").iterdir():
+        if path.is_file():
+            path.unlink()
+        elif path.name != "store":
+            shutil.rmtree(path)
+    return _seconds(root)
 
 
-def assemble(root: Path) -> float:
-    for path in (root / "artifacts").glob("*.tar.*"):
-        path.unlink()
-    return seconds(root)
+def _changed(root: Path) -> float:
+    """A recipe with another line in it: the image is packed again, nothing is compiled."""
+    with (root / RECIPE).open("a", encoding="utf-8") as file:
+        file.write("# another line\n")
+    return _seconds(root)
 
 
-def seconds(root: Path) -> float:
+def _seconds(root: Path) -> float:
     """How long doit takes in the folder *root*, from start to exit."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "doit"], cwd=root, check=True, capture_output=True)
-    return time.perf_counter() - start
-
-
-def print_table(rows: dict[str, list[float]]) -> None:
-    print(f"{'seconds':22}{'median':>9}{'min':>9}{'max':>9}{'runs':>6}")
-    for title, times in rows.items():
-        middle = statistics.median(times)
-        print(f"{title:22}{middle:9.3f}{min(times):9.3f}{max(times):9.3f}{len(times):6}")
-    unchanged, nothing = (
-        statistics.median(rows[title]) for title in ("unchanged build", "nothing (bare doit)")
+    ended = subprocess.run(
+        [sys.executable, "-m", "doit"], cwd=root, check=False, capture_output=True, text=True
     )
-    print(f"an unchanged build costs {unchanged / nothing:.2f} times a bare doit")
+    took = time.perf_counter() - start
+    if ended.returncode != 0:
+        raise BuildError(
+            f"'doit build' failed in a copy of this checkout:\n{last_lines(ended.stderr)}",
+            hint="doit build, which has to succeed here first",
+        )
+    return took
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks.bench import main
+
+    main(["--parts", "build", *sys.argv[1:]])

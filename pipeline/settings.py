@@ -37,6 +37,7 @@ class Settings:
     boot: bool = False
     command: str = ""
     count: int | None = None
+    counts: tuple[int, ...] = ()
     dry: bool = False
     file: str = ""
     firewall: str = ""
@@ -50,10 +51,13 @@ class Settings:
     name: str | None = None
     names: tuple[str, ...] = ()
     offline: bool = False
+    on: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     port: int | None = None
     prefix: Path = Path("/home")
     register: bool = False
     rollback: bool = False
+    rounds: int = 3
     runner: str = "nspawn"
     share: str = "cbin"
     start: bool = False
@@ -95,6 +99,11 @@ def _choice(*allowed: str) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def _several(check: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Values with commas between them, each as *check* wants it."""
+    return lambda value: tuple(dict.fromkeys(map(check, value.split(","))))
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -156,6 +165,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "boot": _truth,
     "command": _command,
     "count": _whole(1, _MOST),
+    "counts": _several(_whole(1, _MOST)),
     "dry": _truth,
     "file": _path,
     "firewall": _choice("nft", "firewalld"),
@@ -169,10 +179,13 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "name": _name,
     "names": _names,
     "offline": _truth,
+    "on": _several(_choice("tmpfs", "ext4", "xfs", "btrfs")),
+    "parts": _several(_choice("build", "image", "deploy", "start")),
     "port": _whole(1, 65535),
     "prefix": _directory,
     "register": _truth,
     "rollback": _truth,
+    "rounds": _whole(1, 100),
     "runner": _choice("nspawn"),
     "share": _choice("cbin", "none"),
     "start": _truth,

@@ -1,0 +1,185 @@
+"""Measures start, memory and stop of every runner beside a bare C loop that boots the same roots.
+
+    python benchmarks/start.py [--image PATH] [--counts 10,100,1000] [--rounds 3]
+
+Needs root. Where PID 1 is systemd it happens on this host, which must have no instances; elsewhere
+in a Debian with a real systemd that is booted for it, the one of the tests (tests/host/machine.py).
+
+start: from the first request to the last SSH banner. stop: until no process is left; the loop's
+inits are killed, a runner's shut down. memory: what MemAvailable loses from before the start until
+all of them are idle, and the PSS of all processes in their control groups.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import filesystems, inside, results
+from benchmarks.compiler import compiled
+from benchmarks.fit import fit
+from pipeline.host.layout import Layout
+from pipeline.host.units import RUNNERS
+from pipeline.paths import PROJECT
+from pipeline.progress import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from machine import Machine
+
+    from benchmarks.options import Options
+
+# More than that takes settings of the host that a benchmark must not change (kernel.pid_max).
+MOST = 1000
+FLOOR = "C loop"
+MEASURES = ("start", "available", "pss", "stop")
+MACHINE_CODE = PROJECT / "tests" / "host"
+
+
+class Once(Protocol):
+    """Starts, weighs and stops *count* instances *way*'s way."""
+
+    def __call__(self, way: str, count: int, /) -> dict[str, float]: ...
+
+
+def is_host() -> bool:
+    """Whether PID 1 is systemd here (sd_booted(3))."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def missing() -> str | None:
+    """Why nothing can be started here as root; None if it can."""
+    if is_host():
+        return None
+    if not (MACHINE_CODE / "machine.py").is_file():
+        return "a systemd as PID 1, or this project's tests"
+    _find_machine()
+    from machine import missing_needs  # noqa: PLC0415 (of the tests)
+
+    return "; ".join(missing_needs()) or None
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Samples of every way, by count."""
+    counts = tuple(count for count in options.counts if count <= MOST) or (MOST,)
+    ways = (*(runner.value for runner in RUNNERS), inside.LOOP)
+    samples: dict[tuple[int, str], list[dict[str, float]]] = {}
+    with filesystems.workplace() as work, _place(options, compiled("loop", work)) as (where, once):
+        for count in counts:
+            for turn in range(options.rounds):
+                say(f"start: {count} instances, round {turn + 1} of {options.rounds}")
+                for way in ways:
+                    samples.setdefault((count, way), []).append(once(way, count))
+    rows = [
+        {
+            "way": FLOOR if way == inside.LOOP else f"runner={way}",
+            "count": count,
+            **{key: [one[key] for one in found] for key in MEASURES},
+        }
+        for (count, way), found in samples.items()
+    ]
+    settings = {"counts": counts, "rounds": options.rounds, "where": where}
+    return {**results.described("start", settings), "rows": rows, "fits": _fits(rows)}
+
+
+@contextmanager
+def _place(options: Options, loop: Path) -> Iterator[tuple[str, Once]]:
+    """Where instances can be started, in words, and what does it there."""
+    if is_host():
+        inside.refuse(Layout(options.prefix))
+
+        # in this process: interrupted, it cleans up by itself
+        def here(way: str, count: int) -> dict[str, float]:
+            return inside.measure(way, count, options.image, options.prefix, loop)
+
+        yield "on this host", here
+        return
+    _find_machine()
+    from machine import Machine  # noqa: PLC0415 (of the tests)
+
+    say("booting a Debian with systemd to start instances in")
+    with Machine() as booted:
+        yield _machine_told(booted), _machine_runs(booted, options, loop)
+
+
+def _machine_told(booted: Machine) -> str:
+    version = booted.run(["systemctl", "--version"]).stdout.partition("\n")[0]
+    return f"in a Debian booted by systemd-nspawn, {version}"
+
+
+def _machine_runs(booted: Machine, options: Options, loop: Path) -> Once:
+    folder = Path("/var/lib/nifty-bench")
+    image = folder / options.image.name
+    booted.put(image, options.image.read_bytes())
+    booted.put(folder / "loop", loop.read_bytes(), mode=0o755)
+    script = PROJECT / "benchmarks" / "inside.py"
+
+    def once(way: str, count: int) -> dict[str, float]:
+        told = booted.run(
+            [sys.executable, script, way, str(count), image, "/home", folder / "loop"],
+            timeout=1200,
+        )
+        found: dict[str, float] = json.loads(told.stdout)
+        return found
+
+    return once
+
+
+def _find_machine() -> None:
+    if str(MACHINE_CODE) not in sys.path:
+        sys.path.append(str(MACHINE_CODE))
+
+
+def _fits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for way in dict.fromkeys(row["way"] for row in rows):
+        for what in ("start", "stop"):
+            middles = {
+                row["count"]: statistics.median(row[what]) for row in rows if row["way"] == way
+            }
+            line = fit(middles)
+            if line is not None:
+                found.append({"way": way, "what": what, **results.fit_table(line)})
+    return found
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The tables of *result*."""
+    told = [f"start, memory, stop, {result['settings']['where']}: median (min-max), times C loop's"]
+    for count in result["settings"]["counts"]:
+        rows = [row for row in result["rows"] if row["count"] == count]
+        floor = next(row for row in rows if row["way"] == FLOOR)
+        head = (
+            f"{count} instances",
+            "start, s",
+            "MB each, MemAvailable",
+            "MB each, PSS",
+            "stop, s",
+        )
+        body = [(row["way"], *(_cell(row, floor, key) for key in MEASURES)) for row in rows]
+        told += ["", *results.table(head, body)]
+    fits = ((f"{row['way']}: {row['what']}", row) for row in result["fits"])
+    return [*told, *results.fit_lines(fits)]
+
+
+def _cell(row: dict[str, Any], floor: dict[str, Any], key: str) -> str:
+    factor = 1.0 if key in ("start", "stop") else 1 / row["count"] / 1e6
+    one = results.spread(row[key], factor=factor)
+    text = one.text(2)
+    if row is floor:
+        return text
+    base = results.spread(floor[key], factor=factor).middle
+    return f"{text} {one.middle / base:.1f}x" if min(one.middle, base) > 0 else f"{text} -"
+
+
+if __name__ == "__main__":
+    from benchmarks.bench import main
+
+    main(["--parts", "start", *sys.argv[1:]])

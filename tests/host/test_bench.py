@@ -1,0 +1,113 @@
+"""`doit bench` with tiny counts: every part runs, tells, and leaves nothing. No time is judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess  # noqa: TID251 (a benchmark to be interrupted while it runs)
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import filesystems, peers
+from pipeline.host.units import RUNNERS
+from pipeline.paths import PROJECT
+from pipeline.run import CLEAN_ENVIRONMENT, Completed, run
+
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("bootable")]
+
+BENCH = PROJECT / "benchmarks" / "bench.py"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """A clean one whose scratch space is below *folder*: what is left there is ours."""
+    (folder / "scratch").mkdir(exist_ok=True)
+    return {**CLEAN_ENVIRONMENT, "TMPDIR": str(folder / "scratch")}
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    return [sys.executable, str(BENCH), "--out", str(folder / "out"), "--rounds", "1", *more]
+
+
+def measured(folder: Path, *more: str) -> Completed:
+    return run(words(folder, *more), env=environment(folder), timeout=600)
+
+
+def read(folder: Path, part: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "out" / f"{part}.json").read_text("utf-8"))
+    return found
+
+
+def left(folder: Path) -> list[str]:
+    """Mounts, loop devices and files of a benchmark whose scratch space is below *folder*."""
+    scratch = str(folder / "scratch")
+    found = [
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if scratch in line
+    ]
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # detached while we look
+            if scratch in backing.read_text(errors="replace"):
+                found.append(str(backing))
+    return [*found, *map(str, (folder / "scratch").iterdir())]
+
+
+def assert_nothing_left(folder: Path) -> None:
+    deadline = time.monotonic() + 20
+    # a loop device goes a moment after its mount
+    while (found := left(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert found == []
+
+
+def test_deploying_is_measured_on_every_file_system(tmp_path: Path) -> None:
+    told = measured(tmp_path, "--parts", "deploy", "--counts", "1,2,5")
+    found = read(tmp_path, "deploy")
+    seen = {(row["filesystem"], row["peer"], row["count"]) for row in found["rows"]}
+    assert seen == {
+        (kind, peer, count)
+        for kind in filesystems.KINDS
+        for count in (1, 2, 5)
+        for peer in peers.peers_on(kind, count)
+    }
+    assert "doit deploy takes" in told.stdout
+    assert len(found["fits"]) == 4 * 5 + 1
+    assert_nothing_left(tmp_path)
+
+
+def test_starting_is_measured_beside_the_c_loop(tmp_path: Path) -> None:
+    told = measured(tmp_path, "--parts", "start", "--counts", "2,3")
+    rows = read(tmp_path, "start")["rows"]
+    ways = [*(f"runner={runner}" for runner in RUNNERS), "C loop"]
+    assert [(row["count"], row["way"]) for row in rows] == [
+        (count, way) for count in (2, 3) for way in ways
+    ]
+    assert all(row["pss"][0] > 0 for row in rows)
+    assert "C loop" in told.stdout
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        words(tmp_path, "--parts", "deploy", "--counts", "1000", "--on", "ext4"),
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as bench:
+        deadline = time.monotonic() + 60
+        # in a mount namespace of its own, so this looks through the process
+        mounts = Path(f"/proc/{bench.pid}/mountinfo")
+        while f"{tmp_path}/scratch" not in mounts.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(bench.pid, number)
+        _out, error = bench.communicate(timeout=60)
+    assert bench.returncode == -signal.SIGINT, error
+    assert "Traceback" not in error
+    assert_nothing_left(tmp_path)
