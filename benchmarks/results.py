@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.fit import CRITERION
+from pipeline.errors import NiftyError
 from pipeline.run import ProgramError, run
 
 if TYPE_CHECKING:
@@ -150,7 +151,10 @@ def write(folder: Path, name: str, content: bytes) -> Path:
     Both belong to the owner of the folder above, whoever runs this: measuring takes root, and the
     next build does not.
     """
-    folder.mkdir(exist_ok=True, parents=True)
+    try:
+        folder.mkdir(exist_ok=True, parents=True)
+    except OSError as error:
+        raise NiftyError(f"{folder}: {error.strerror}", hint="--out FOLDER") from error
     path = folder / name
     part = folder / f".{name}.part"
     part.write_bytes(content)
