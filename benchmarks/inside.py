@@ -24,7 +24,18 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.errors import NiftyError
-from pipeline.host import banner, cgroup, deploy, fleet, images, instances, rolling, state, units
+from pipeline.host import (
+    banner,
+    cgroup,
+    deploy,
+    fleet,
+    images,
+    instances,
+    rolling,
+    runners,
+    state,
+    units,
+)
 from pipeline.host.layout import Layout
 from pipeline.host.wanted import Wanted, numbered
 from pipeline.run import CLEAN_ENVIRONMENT, run
@@ -61,7 +72,7 @@ def measure(way: str, count: int, image: Path, prefix: Path, loop: Path) -> dict
     """Seconds to the last banner and to nothing left, bytes of memory for all of them."""
     layout = Layout(prefix)
     refuse(layout)
-    runner = next(iter(units.RUNNERS)) if way == LOOP else state.Runner(way)
+    runner = next(iter(runners.RUNNERS)) if way == LOOP else state.Runner(way)
     had = layout.state.exists(), layout.shared.exists()
     try:
         wanted = Wanted(targets=numbered(count), prefix=prefix, runner=runner)

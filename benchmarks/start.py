@@ -25,7 +25,7 @@ from benchmarks import filesystems, inside, results
 from benchmarks.compiler import compiled
 from benchmarks.fit import fit
 from pipeline.host.layout import Layout
-from pipeline.host.units import RUNNERS
+from pipeline.host.runners import RUNNERS
 from pipeline.paths import PROJECT
 from pipeline.progress import say
 

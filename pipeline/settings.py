@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +58,13 @@ class Settings:
     register: bool = False
     rollback: bool = False
     rounds: int = 3
-    runner: str = "nspawn"
+    runner: str = ""
     share: str = "cbin"
     start: bool = False
     undo: bool = False
     users: str = "private"
     yes: bool = False
+    given: frozenset[str] = field(default=frozenset(), compare=False)  # those that were typed
 
     @property
     def image_is_path(self) -> bool:
@@ -186,7 +187,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "register": _truth,
     "rollback": _truth,
     "rounds": _whole(1, 100),
-    "runner": _choice("nspawn"),
+    "runner": _choice("nspawn", "service"),
     "share": _choice("cbin", "none"),
     "start": _truth,
     "undo": _truth,
@@ -200,7 +201,7 @@ def parse(variables: Mapping[str, str], *, images: Iterable[str]) -> Settings:
 
     Raises VariablesError with every problem.
     """
-    known = sorted(field.name for field in fields(Settings))
+    known = sorted(_PARSERS)
     problems = []
     values: dict[str, Any] = {}
     machine = os.uname().machine
@@ -225,4 +226,4 @@ def parse(variables: Mapping[str, str], *, images: Iterable[str]) -> Settings:
         problems.append("name=, names= and count= say the same thing in different ways: give one")
     if problems:
         raise VariablesError("these variables cannot be meant so:", problems)
-    return Settings(**values)
+    return Settings(**values, given=frozenset(variables))

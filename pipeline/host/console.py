@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
-from pipeline.host import cgroup, status, units
-from pipeline.host.runner import environment_file
-from pipeline.host.state import Runner
-from pipeline.host.units import SLICE, runner_of, unit_of
+from pipeline.host import cgroup, dropins, images, status, units
+from pipeline.host.nspawn import Nspawn
+from pipeline.host.units import SLICE, unit_of
 from pipeline.image import inittab
 
 if TYPE_CHECKING:
@@ -65,15 +64,18 @@ def has_getty(root: Path) -> bool:
 
 
 def foreground(instance: Instance, layout: Layout) -> tuple[str, ...]:
-    """The words of *instance*'s unit, this terminal being its console, in a scope of our slice."""
-    runner = runner_of(instance)
-    if instance.runner is not Runner.NSPAWN:
-        raise ConsoleError(f"{instance.name}: only systemd-nspawn has a console")
+    """The words of systemd-nspawn's unit, this terminal being the console, in a scope of our slice.
+
+    Whatever starts *instance* otherwise: a console is what only systemd-nspawn has.
+    """
+    runner = Nspawn()
     text = runner.service(layout.prefix, units.programs((runner,)))
     found = _START.search(text)
     if found is None:
         raise ConsoleError(f"{unit_of(instance)}: no ExecStart")
-    variables = _environment(environment_file(layout.prefix, instance.suffix))
+    manifest = images.described(layout, instance.image)
+    given = (*units.present(manifest.needs.binds), *dropins.bound(manifest).binds)
+    variables = runner.variables(units.launch_of(instance, layout, given))
     started = _expanded(found[1].replace("\\\n", " ").replace("%i", instance.suffix), variables)
     words = ["--console=interactive" if word == "--console=pipe" else word for word in started]
     # a scope cannot be made from a template (systemd.scope(5)), so its name has no @
@@ -103,15 +105,6 @@ def _shell(instance: Instance, command: str | None) -> tuple[str, ...]:
         *("/bin/env", "-i", f"TERM={os.environ.get('TERM', 'dumb')}", "HOME=/root", "USER=root"),
         *("PATH=/usr/local/bin:/bin", *words),
     )
-
-
-def _environment(path: Path) -> Mapping[str, str]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise ConsoleError(f"{path}: {error.strerror}", hint="doit start mends it") from error
-    pairs = (line.partition("=") for line in lines if not line.startswith("#") and "=" in line)
-    return {name: value for name, _, value in pairs}
 
 
 def _expanded(line: str, variables: Mapping[str, str]) -> list[str]:

@@ -10,14 +10,20 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
-from pipeline.host import dropins, images, state, units
+from pipeline.host import dropins, images, runners, state, trees, units
 from pipeline.host.layout import locked
 from pipeline.host.runner import environment_file
+from pipeline.image.rootfs import Directory, File, Symlink
+from pipeline.paths import beneath
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from pipeline.host.layout import Layout
-    from pipeline.host.runner import Bind
+    from pipeline.host.runner import Bind, Runner
     from pipeline.host.state import Instance
+    from pipeline.image.rootfs import Entry
 
 
 class EnvironmentsError(NiftyError):
@@ -35,6 +41,8 @@ def settle(layout: Layout) -> tuple[str, ...]:
         present = state.read_all(layout)
         try:
             _write_environments(layout, present)
+            used = {units.runner_of(one) for one in present}
+            support(layout, used)
         except OSError as error:
             raise EnvironmentsError(
                 f"{error.filename or layout.state}: {error.strerror}",
@@ -45,27 +53,48 @@ def settle(layout: Layout) -> tuple[str, ...]:
             with suppress(units.UnitFilesError):
                 return units.uninstall(layout.prefix)
             return ()
-        return units.install({units.runner_of(one) for one in present}, layout.prefix)
+        return units.install(used, layout.prefix)
 
 
 def _write_environments(layout: Layout, present: tuple[Instance, ...]) -> None:
     folder = environment_file(layout.prefix, "").parent
     folder.mkdir(mode=0o755, exist_ok=True)
     binds: dict[str, tuple[Bind, ...]] = {}
-    wanted = {}
+    wanted: dict[Path, str] = {}
     for instance in present:
         if instance.image not in binds:
             manifest = images.described(layout, instance.image)
             given = dropins.bound(manifest).binds
             binds[instance.image] = (*units.present(manifest.needs.binds), *given)
-        path = environment_file(layout.prefix, instance.suffix)
-        wanted[path.name] = units.environment(
-            instance, layout, binds[instance.image], register=instance.register
-        )
+        wanted |= units.files(instance, layout, binds[instance.image])
     for path in folder.iterdir():
-        if path.name not in wanted:
+        if path not in wanted:
             path.unlink()
-    for name, text in wanted.items():
-        path = folder / name
+    for path, text in wanted.items():
         if not path.is_file() or path.read_text("utf-8") != text:
             state.write_atomic(layout, path, text.encode())
+
+
+def support(layout: Layout, used: Iterable[Runner]) -> None:
+    """Write what the runners in use have beside their units, and remove what the others had."""
+    with trees.opened(layout.state) as folder:
+        for runner in set(runners.RUNNERS.values()) - set(used):
+            for name in runner.support_names:
+                trees.remove(folder, name)
+    for runner in used:
+        for entry in runner.support(layout.prefix, units.programs((runner,))):
+            _put(layout, entry)
+
+
+def _put(layout: Layout, entry: Entry) -> None:
+    path = beneath(layout.state, entry.path)
+    match entry:
+        case Directory():
+            path.mkdir(mode=entry.mode, exist_ok=True)
+        case Symlink():
+            if not path.is_symlink() or str(path.readlink()) != entry.target:
+                path.unlink(missing_ok=True)
+                path.symlink_to(entry.target)
+        case File():
+            if not path.is_file() or path.read_bytes() != entry.content:
+                state.write_atomic(layout, path, entry.content, mode=entry.mode)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.host.rows import MIB, Row, Stage, Status, Wanted, unreadable
-from pipeline.host.state import Runner, Users
+from pipeline.host.runners import RUNNERS
+from pipeline.host.state import Users
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +32,13 @@ def system_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
         todo="boot this host with systemd (a container or chroot is not enough)",
     )
     yield _version(host)
-    if wanted.runner is Runner.NSPAWN:
-        install = "dnf" if host.is_rpm else "apt"
+    install = "dnf" if host.is_rpm else "apt"
+    for need in RUNNERS[wanted.runner].needs:
         yield _truth(
-            "systemd-nspawn",
-            is_so=host.has_nspawn,
+            need.program,
+            is_so=need.program in host.programs,
             why="the unit cannot start: 'Failed to locate executable', status=203/EXEC",
-            todo=f"{install} install systemd-container",
+            todo=f"{install} install {need.package}",
         )
     yield _truth(
         "user namespaces",

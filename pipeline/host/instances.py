@@ -124,11 +124,15 @@ def disable(instances: Sequence[Instance]) -> None:
     systemd.disable(map(unit_of, instances))
 
 
+def enabled(instances: Sequence[Instance]) -> tuple[Instance, ...]:
+    """Those that start with the host: one deployed before may have been enabled later."""
+    wants = DIRECTORY / f"{TARGET}.wants"
+    return tuple(one for one in instances if (wants / unit_of(one)).is_symlink())
+
+
 def retire(instances: Sequence[Instance]) -> None:
     """Have systemd forget *instances*, which are stopped: neither enabled nor failed any more."""
-    # the links decide: one deployed before may have been enabled later, by whomever
-    wants = DIRECTORY / f"{TARGET}.wants"
-    disable([one for one in instances if (wants / unit_of(one)).is_symlink()])
+    disable(enabled(instances))
     _forget_failures(instances)
 
 

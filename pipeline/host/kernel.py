@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.host.probe import UNLIMITED
 from pipeline.host.rows import Row, Stage, Status, Wanted, unreadable
-from pipeline.host.state import Runner, Users
+from pipeline.host.state import Users
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +70,7 @@ def _namespaces(kind: str) -> Limit:
 def _is_used(kind: str, wanted: Wanted) -> bool:
     if kind == "user":
         return wanted.users is Users.PRIVATE
-    return kind != "cgroup" or wanted.runner is Runner.NSPAWN
+    return kind in wanted.cost.namespaces
 
 
 def _keys(wanted: Wanted, usual: int, each: int) -> int:
@@ -214,7 +214,7 @@ def systemd_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
 
 def bus_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
     """Limits of the system bus, which only registered nspawn instances have to do with."""
-    if not (wanted.register and wanted.runner is Runner.NSPAWN):
+    if not (wanted.register and wanted.cost.is_registrable):
         return
     name, needed = "D-Bus max_connections_per_user", wanted.count + 256
     why = "each registered nspawn holds a connection: at about 253 instances starting stops"

@@ -6,11 +6,17 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.host.runner import Launch, Need, check_plain
+from pipeline.host.runner import Cost, Launch, Need, check_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from pipeline.image.rootfs import Entry
+
+
+# init, syslogd, dropbear, and nspawn with its helper
+_COST = Cost(tasks=5, memory=1_600_000, is_registrable=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +28,24 @@ class Nspawn:
     needs: tuple[Need, ...] = (Need(program="systemd-nspawn", package="systemd-container"),)
     # SIGTERM would make BusyBox init reboot (busybox init/init.c)
     power_off: signal.Signals = signal.SIGUSR2
+    support_names: tuple[str, ...] = ()
+    cost: Cost = _COST
+
+    def refusal(self, launch: Launch) -> str | None:  # noqa: ARG002 (the interface)
+        """Nothing is refused."""
+        return None
+
+    def mounts(self, prefix: Path, suffix: str, launch: Launch) -> str | None:  # noqa: ARG002
+        """None: nspawn mounts for itself."""
+        return None
+
+    def support(
+        self,
+        prefix: Path,  # noqa: ARG002 (the interface)
+        programs: Mapping[str, Path],  # noqa: ARG002
+    ) -> tuple[Entry, ...]:
+        """Nothing."""
+        return ()
 
     def service(self, prefix: Path, programs: Mapping[str, Path]) -> str:
         """The template for instances below *prefix*."""

@@ -291,6 +291,9 @@ def _difference_warnings(
     ]
     if others:
         yield f"{_list(others)} stay with another share= or users=; undeploy them to change it"
+    runners = [one for one in there if one.runner is not wanted.runner]
+    if runners:
+        yield f"{_list(runners)} stay with another runner=; 'doit upgrade runner=…' changes it"
     asked = {target.suffix for target in wanted.targets}
     halves = [
         one for one in known.values() if one.suffix not in asked and one.name not in facts.roots

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
+from pipeline.host.runners import RUNNERS
 from pipeline.paths import beneath
 from pipeline.run import run
 
@@ -94,7 +95,7 @@ class Host:
     systemd: int | None = None
     default_tasks: int | None = None
     slice_tasks: int | None = None
-    has_nspawn: bool = False
+    programs: frozenset[str] = frozenset()
     bus: BusLimits | None = None
     audit: bool = False
     is_selinux_enforcing: bool = False
@@ -128,7 +129,7 @@ def read(root: Path = Path("/"), *, prefix: Path = Path("/home")) -> Host:
         systemd=_match(r"systemd (\d+)", _systemctl(root, "--version")),
         default_tasks=_tasks(root, is_systemd, "--property=DefaultTasksMax"),
         slice_tasks=_tasks(root, is_systemd, "--property=TasksMax", "nifty.slice"),
-        has_nspawn=beneath(root, "usr/bin/systemd-nspawn").exists(),
+        programs=frozenset(_programs(root)),
         bus=_bus(root),
         audit=_has_audit(root),
         is_selinux_enforcing=_number(root, "sys/fs/selinux/enforce") == 1,
@@ -143,6 +144,14 @@ def program(root: Path, name: str) -> Path | None:
     """The program *name* of the host below *root*; None if it has none."""
     path = beneath(root, f"usr/bin/{name}")
     return path if path.exists() else None
+
+
+def _programs(root: Path) -> Iterator[str]:
+    """Those that some runner starts and this host has."""
+    for need in (need for runner in RUNNERS.values() for need in runner.needs):
+        places = (beneath(root, f"{folder}/{need.program}") for folder in ("usr/bin", "usr/sbin"))
+        if any(place.exists() for place in places):
+            yield need.program
 
 
 def _text(root: Path, name: str) -> str:

@@ -22,7 +22,6 @@ from pipeline.host.probe import (
     program,
     read,
 )
-from pipeline.host.state import Runner
 from pipeline.paths import beneath
 from pipeline.run import run
 
@@ -169,7 +168,7 @@ def _slice_file(wanted: Wanted, host: Host) -> FileToWrite | None:
 def _bus_file(wanted: Wanted, host: Host) -> FileToWrite | None:
     old = host.written.get(BUS_FILE, "")
     ours = dict(re.findall(r'<limit name="(\w+)">(\d+)<', old))
-    wants_bus = wanted.register and wanted.runner is Runner.NSPAWN and host.bus
+    wants_bus = wanted.register and wanted.cost.is_registrable and host.bus
     if not wants_bus or host.bus is None:
         return FileToWrite(name=BUS_FILE, content=old) if old else None
     limits = {}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline import progress
 from pipeline.errors import NiftyError
-from pipeline.host import fleet, instances, status, systemd
+from pipeline.host import fleet, instances, state, status, systemd
 from pipeline.host import undeploy as removing
 from pipeline.host import upgrade as upgrading
 from pipeline.host.instances import FleetError
-from pipeline.host.units import unit_of
+from pipeline.host.layout import locked
+from pipeline.host.runners import RUNNERS
+from pipeline.host.units import launch_of, unit_of
 from pipeline.host.upgrade import UpgradeError, UpgradeReport
 
 if TYPE_CHECKING:
@@ -44,6 +47,60 @@ def way_back(known: Sequence[Instance]) -> tuple[Instance, ...]:
         or ["no instance was ever upgraded, so there is no way back"],
         hint="say which: names=, or first= and count=" if ways else None,
     )
+
+
+def change_runner(
+    layout: Layout, chosen: Sequence[Instance], runner: state.Runner, *, batch: int
+) -> tuple[Instance, ...]:
+    """Have *chosen* started by *runner* from now on, *batch* at a time; those that were not.
+
+    What ran runs again and answers SSH before the next batch begins, what starts with the host goes
+    on doing so. Raises FleetError at the first batch that does not come back, UpgradeError for what
+    *runner* cannot start.
+    """
+    todo = [one for one in chosen if one.runner is not runner]
+    _refuse(layout, todo, runner)
+    with progress.bar("runner", len(todo)) as step:
+        for at in range(0, len(todo), batch):
+            part = todo[at : at + batch]
+            _change_batch(layout, part, runner)
+            step(len(part))
+    return tuple(todo)
+
+
+def _refuse(layout: Layout, todo: Sequence[Instance], runner: state.Runner) -> None:
+    refusals = {
+        one.name: why
+        for one in todo
+        if (why := RUNNERS[runner].refusal(launch_of(one, layout, (), register=one.register)))
+    }
+    if refusals:
+        raise UpgradeError(
+            "no instance was moved to another runner:",
+            [f"{name}: {why}" for name, why in refusals.items()],
+        )
+
+
+def _change_batch(layout: Layout, part: Sequence[Instance], runner: state.Runner) -> None:
+    states = status.states(part)
+    changed = [replace(one, runner=runner) for one in part]
+    running = {one.name for one in part if states[one.name] is not systemd.State.INACTIVE}
+    booting = {one.name for one in instances.enabled(part)}
+    instances.stop([one for one in part if one.name in running])
+    instances.retire(part)
+    with locked(layout):
+        for one in changed:
+            state.write(layout, one)
+    fleet.settle(layout)
+    instances.enable([one for one in changed if one.name in booting])
+    try:
+        instances.start([one for one in changed if one.name in running])
+    except FleetError as error:
+        raise FleetError(
+            f"stopped: of {len(part)} instances not all came back with runner={runner}:",
+            error.problems,
+            hint=f"'doit upgrade runner={part[0].runner} {_meaning(part)}' goes back",
+        ) from error
 
 
 def upgrade(

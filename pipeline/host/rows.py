@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.host.runners import RUNNERS
 from pipeline.host.state import Runner, Users
+
+if TYPE_CHECKING:
+    from pipeline.host.runner import Cost
 
 PORT_BASE = 2200
 MIB = 1024 * 1024
@@ -50,15 +55,19 @@ class Wanted:
     memory: int = 0
 
     @property
+    def cost(self) -> Cost:
+        """What one idle instance takes of a host."""
+        return RUNNERS[self.runner].cost
+
+    @property
     def tasks(self) -> int:
-        """Tasks of one idle instance: init, syslogd, dropbear, and nspawn with its helper."""
-        return 5 if self.runner is Runner.NSPAWN else 3
+        """Tasks of one idle instance."""
+        return self.cost.tasks
 
     @property
     def bytes_running(self) -> int:
         """Memory of one idle instance, as measured at 1000 of them."""
-        usual = 1_600_000 if self.runner is Runner.NSPAWN else 500_000
-        return self.memory or usual
+        return self.memory or self.cost.memory
 
     @property
     def to_deploy(self) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from signal import Signals
 
+    from pipeline.image.rootfs import Entry
+
 # %, $, quotes, blanks and colons each need another escape in a unit file, in a variable and in
 # nspawn's options: a name that needs none of them has no such traps.
 _PLAIN = re.compile(r"(/[A-Za-z0-9._+-]+)+")
@@ -60,10 +62,24 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """A program that a runner starts, and Debian's package that has it."""
+    """A program that a runner starts, and the package that has it on Debian and on RPM hosts."""
 
     program: str
     package: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What an idle instance takes: *tasks*, *memory* in bytes, as measured at 1000 of them.
+
+    *namespaces* are the kinds it has of its own, in the words of /proc/sys/user. *is_registrable*:
+    systemd-machined can be told of it, at the price of a D-Bus connection.
+    """
+
+    tasks: int
+    memory: int
+    namespaces: frozenset[str] = frozenset(("user", "mnt", "pid", "uts", "ipc", "cgroup"))
+    is_registrable: bool = False
 
 
 class Runner(Protocol):
@@ -82,14 +98,31 @@ class Runner(Protocol):
         """Programs this host must have."""
 
     @property
+    def cost(self) -> Cost:
+        """What an instance takes of a host."""
+
+    @property
     def power_off(self) -> Signals:
         """What makes an instance's init stop everything and end."""
+
+    def refusal(self, launch: Launch) -> str | None:
+        """Why an instance cannot be started so; None if it can."""
 
     def service(self, prefix: Path, programs: Mapping[str, Path]) -> str:
         """The text of the template; *programs* has a path for each of the needs."""
 
     def variables(self, launch: Launch) -> Mapping[str, str]:
         """What the template takes from the environment file: name and value; blanks part words."""
+
+    def mounts(self, prefix: Path, suffix: str, launch: Launch) -> str | None:
+        """The text of the instance's fstab(5), if the template wants one."""
+
+    def support(self, prefix: Path, programs: Mapping[str, Path]) -> tuple[Entry, ...]:
+        """What all instances of the runner need below PREFIX/.nifty, parents first."""
+
+    @property
+    def support_names(self) -> tuple[str, ...]:
+        """The entries of PREFIX/.nifty that `support` makes."""
 
 
 def unit_name(runner: Runner, suffix: str) -> str:
@@ -107,12 +140,19 @@ def environment_file(prefix: Path, suffix: str) -> Path:
     return prefix / ".nifty" / "units" / f"{suffix}.env"
 
 
+def mounts_file(prefix: Path, suffix: str) -> Path:
+    """Where the fstab of the instance `nifty<suffix>` lies, if its runner has one."""
+    return prefix / ".nifty" / "units" / f"{suffix}.fstab"
+
+
 def environment_text(runner: Runner, launch: Launch) -> str:
     """The content of an instance's environment file (systemd.exec(5), EnvironmentFile=).
 
     Raises UnitError for a bind that is not plain, or that asks for more of the host than libraries
-    and data.
+    and data, and for what the runner cannot do.
     """
+    if why := runner.refusal(launch):
+        raise UnitError(why)
     for bind in launch.binds:
         if why := refusal(bind):
             raise UnitError(why, hint="deploy only images whose manifest you trust")

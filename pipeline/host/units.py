@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
 from pipeline.host import state, systemd
-from pipeline.host.nspawn import Nspawn
 from pipeline.host.runner import (
     Bind,
     Launch,
     Runner,
     check_plain,
+    environment_file,
     environment_text,
+    mounts_file,
     unit_name,
 )
+from pipeline.host.runners import RUNNERS
 from pipeline.run import CLEAN_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -35,9 +37,6 @@ DIRECTORY = Path("/etc/systemd/system")
 SLICE = "nifty.slice"
 TARGET = "nifty.target"
 MARK = "# written by nifty for the prefix "
-
-# the only place that knows which there are
-RUNNERS: Mapping[state.Runner, Runner] = {state.Runner.NSPAWN: Nspawn()}
 
 
 class UnitFilesError(NiftyError):
@@ -74,20 +73,38 @@ def patterns() -> tuple[str, ...]:
     return tuple(f"{stem}{rest}" for stem in stems for rest in ("@*.service", ".service"))
 
 
-def environment(
+def launch_of(
     instance: Instance, layout: Layout, binds: Iterable[Bind], *, register: bool = False
-) -> str:
-    """The content of *instance*'s environment file, which lies at `runner.environment_file`.
-
-    *binds* are what `present` made of its image's. Raises UnitError for one that is refused.
-    """
-    launch = Launch(
+) -> Launch:
+    """What a runner must know of *instance*; *binds* are what `present` made of its image's."""
+    return Launch(
         base=None if instance.users is state.Users.HOST else instance.base,
         cbin=layout.cbin(instance.image) if instance.share is state.Share.CBIN else None,
         binds=tuple(binds),
         register=register,
     )
+
+
+def environment(
+    instance: Instance, layout: Layout, binds: Iterable[Bind], *, register: bool = False
+) -> str:
+    """The content of *instance*'s environment file, which lies at `runner.environment_file`.
+
+    Raises UnitError for a bind that is refused.
+    """
+    launch = launch_of(instance, layout, binds, register=register)
     return environment_text(runner_of(instance), launch)
+
+
+def files(instance: Instance, layout: Layout, binds: Iterable[Bind]) -> Mapping[Path, str]:
+    """Every file that *instance*'s unit reads when it starts, and its text. Raises UnitError."""
+    runner = runner_of(instance)
+    launch = launch_of(instance, layout, binds, register=instance.register)
+    found = {environment_file(layout.prefix, instance.suffix): environment_text(runner, launch)}
+    table = runner.mounts(layout.prefix, instance.suffix, launch)
+    if table is not None:
+        found[mounts_file(layout.prefix, instance.suffix)] = table
+    return found
 
 
 def present(records: Iterable[BindRecord]) -> tuple[Bind, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.host.images import Image
     from pipeline.host.rows import Wanted as Asked
-    from pipeline.host.state import Instance
+    from pipeline.host.state import Instance, Runner
     from pipeline.host.wanted import Wanted
     from pipeline.settings import Settings
 
@@ -18,13 +20,14 @@ if TYPE_CHECKING:
 def refuse_deploy(settings: Settings, wanted: Wanted, image: Image) -> None:
     """Raise with everything that stands against deploying, and starting if that is asked for."""
     from pipeline.host import deploy as deploying  # noqa: PLC0415
-    from pipeline.host import layout, limits, probe, systemd, units  # noqa: PLC0415
+    from pipeline.host import layout, limits, probe, runners, systemd, units  # noqa: PLC0415
     from pipeline.host.plan import PlanError  # noqa: PLC0415
     from pipeline.host.rows import Stage  # noqa: PLC0415
 
+    refuse_kind(wanted)
     systemd.require()
     layout.check_owner(settings.prefix)
-    units.check((units.RUNNERS[wanted.runner],), settings.prefix)
+    units.check((runners.RUNNERS[wanted.runner],), settings.prefix)
     names = {target.name for target in wanted.targets}
     known = _known(settings)
     count = len(_running(known) | names)
@@ -46,6 +49,28 @@ def refuse_deploy(settings: Settings, wanted: Wanted, image: Image) -> None:
         ports=tuple(ports.values()),
     )
     limits.refuse(question, limits.check(question, host), stage)
+
+
+def refuse_kind(wanted: Wanted) -> None:
+    """Raise UsageError for what the runner asked for cannot do."""
+    from pipeline.host import runners  # noqa: PLC0415
+    from pipeline.host.runner import Launch  # noqa: PLC0415
+    from pipeline.host.state import Users  # noqa: PLC0415
+
+    base = None if wanted.users is Users.HOST else 0
+    launch = Launch(base=base, cbin=None, register=wanted.register)
+    if why := runners.RUNNERS[wanted.runner].refusal(launch):
+        raise UsageError(why)
+
+
+def refuse_runner(settings: Settings) -> None:
+    """Raise with what this host lacks for the runner asked for."""
+    from pipeline.host import limits, probe, runners, units  # noqa: PLC0415
+    from pipeline.host.state import Runner  # noqa: PLC0415
+
+    units.check((runners.RUNNERS[Runner(settings.runner)],), settings.prefix)
+    question = asked(settings)
+    limits.refuse(question, limits.check(question, probe.read(prefix=settings.prefix)))
 
 
 def refuse_start(settings: Settings, chosen: Sequence[Instance]) -> None:
@@ -79,7 +104,7 @@ def asked(
         count=count or settings.count or max(len(known), 1),
         first=1 if count else settings.first,
         prefix=settings.prefix,
-        runner=Runner(settings.runner),
+        runner=Runner(settings.runner) if settings.runner else _usual(known),
         register=settings.register or any(one.register for one in known),
         users=Users(settings.users),
         ports=ports,
@@ -87,6 +112,15 @@ def asked(
         deployed=len(known) if deployed is None else deployed,
         running=len(_running(known)),
     )
+
+
+def _usual(known: Sequence[Instance]) -> Runner:
+    """The runner that takes most of a host among those of *known*, nspawn if there are none."""
+    from pipeline.host.runners import RUNNERS  # noqa: PLC0415
+    from pipeline.host.state import Runner  # noqa: PLC0415
+
+    used = {one.runner for one in known} or {Runner.NSPAWN}
+    return max(used, key=lambda runner: RUNNERS[runner].cost.memory)
 
 
 def _known(settings: Settings) -> tuple[Instance, ...]:

@@ -104,7 +104,7 @@ def _wanted(settings: Settings) -> Wanted:
         prefix=settings.prefix,
         share=Share(settings.share),
         users=Users(settings.users),
-        runner=Runner(settings.runner),
+        runner=Runner(settings.runner or Runner.NSPAWN),
         boot=settings.boot,
         register=settings.register,
         authorized_keys=keys,
@@ -215,11 +215,28 @@ def ssh(settings: Settings) -> None:
 
 @task
 def upgrade(settings: Settings) -> None:
-    """Move instances to another image, or back, one batch after the other."""
+    """Move instances to another image or runner, or back, one batch after the other."""
     from pipeline.host import images, rolling, systemd  # noqa: PLC0415
     from pipeline.host import upgrade as upgrading  # noqa: PLC0415
+    from pipeline.host.state import Runner  # noqa: PLC0415
 
     chosen = selected(settings)
+    runner_only = settings.runner and not (settings.rollback or "image" in settings.given)
+    if settings.runner and not settings.dry:
+        as_root("upgrade")
+        systemd.require()
+        before.refuse_runner(settings)
+        over = rolling.change_runner(
+            layout_of(settings), chosen, Runner(settings.runner), batch=settings.batch
+        )
+        say(f"{len(over)} started by runner={settings.runner} now")
+        chosen = selected(settings)
+    if settings.runner and settings.dry:
+        for one in chosen:
+            if one.runner != settings.runner:
+                sys.stdout.write(f"{one.name}: runner {one.runner} -> {settings.runner}\n")
+    if runner_only:
+        return
     if settings.rollback and not _is_choosing(settings):
         chosen = rolling.way_back(chosen)
     image = None if settings.rollback else images.load(image_path(settings))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.host.runner import unit_name
+from pipeline.host.runners import RUNNERS
 from pipeline.host.state import Runner
-from pipeline.host.units import RUNNERS
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ CALL = """
 import sys
 from pathlib import Path
 from pipeline.errors import NiftyError
-from pipeline.host import instances, layout, state, status, units
+from pipeline.host import instances, layout, runners, state, status, units
 known = state.read_all(layout.Layout(Path("/home")))
 def chosen(*names):
     return instances.select(known, names=names)

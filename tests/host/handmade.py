@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline.host import access, clients, identity, layout, runner, state, units
+from pipeline.host import access, clients, fleet, identity, layout, runners, state, units
 from pipeline.image import archive, inittab, manifest
 from pipeline.image.rootfs import Directory, File, Rootfs, Symlink
 from pipeline.paths import PROJECT, beneath
@@ -35,11 +35,12 @@ def main(prefix: Path, chosen: state.Runner, suffixes: list[str]) -> None:
     for slot, suffix in enumerate(suffixes, start=1):
         one, key = instance(suffix.strip("_"), slot, rootfs.digest, chosen)
         make_root(where.root(one.name), rootfs, about, one, (key, "\n".join(lines) + "\n"))
-        text = units.environment(one, where, units.present(about.needs.binds))
-        runner.environment_file(prefix, one.suffix).write_text(text)
+        for path, text in units.files(one, where, units.present(about.needs.binds)).items():
+            path.write_text(text)
         state.write(where, one)
     clients.write(where, state.read_all(where))
-    units.install((units.RUNNERS[chosen],), prefix)
+    fleet.support(where, (runners.RUNNERS[chosen],))
+    units.install((runners.RUNNERS[chosen],), prefix)
 
 
 def instance(
@@ -47,7 +48,9 @@ def instance(
 ) -> tuple[state.Instance, bytes]:
     """An instance on port 2200 + *slot* and its host key in Dropbear's format."""
     key = identity.new_host_key()
-    users = state.Users.HOST if suffix == "host" else state.Users.PRIVATE
+    # which runner=service refuses to do
+    is_host = suffix == "host" and chosen is state.Runner.NSPAWN
+    users = state.Users.HOST if is_host else state.Users.PRIVATE
     one = state.Instance(
         suffix=suffix,
         number=slot,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import filesystems, peers
-from pipeline.host.units import RUNNERS
+from pipeline.host.runners import RUNNERS
 from pipeline.paths import PROJECT
 from pipeline.run import CLEAN_ENVIRONMENT, Completed, run
 

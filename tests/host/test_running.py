@@ -24,7 +24,7 @@ NAMES = ("nifty", "nifty1", "nifty2", "nifty3", "niftyslick", "niftyhost")
 RESOLVER = b"nameserver 192.0.2.53\n"
 
 
-@pytest.fixture(scope="module", params=["nspawn"])
+@pytest.fixture(scope="module", params=["nspawn", "service"])
 def guests(machine: Machine, request: pytest.FixtureRequest) -> Iterator[Guests]:
     """Some instances, made without deploying; stopped and removed at the end."""
     there = Guests(machine, request.param, NAMES)
@@ -83,7 +83,7 @@ def test_exposure_does_not_grow(running: Guests) -> None:
 
 
 def test_installing_again_changes_nothing(guests: Guests) -> None:
-    runner = f"units.RUNNERS[state.Runner({guests.runner!r})]"
+    runner = f"runners.RUNNERS[state.Runner({guests.runner!r})]"
     told = guests.call(f'print(units.install(({runner},), Path("/home")))').stdout
     assert told == "()\n"
 
@@ -206,13 +206,13 @@ def test_failed_instance_can_be_started_once_it_is_mended(running: Guests) -> No
 
 
 def test_instance_without_an_environment_is_refused_by_systemd(guests: Guests) -> None:
-    argv = ["systemctl", "start", "nifty@99.service"]
+    argv = ["systemctl", "start", guests.unit("nifty99")]
     with pytest.raises(ProgramError, match="Assertion failed"):
         guests.machine.run(argv)
 
 
 def test_environment_alone_decides_which_programs_run(running: Guests) -> None:
-    environment = "/home/.nifty/units/2.env"
+    environment = f"/home/.nifty/units/2.{'env' if running.runner == 'nspawn' else 'fstab'}"
     before = running.machine.get(environment)
     running.machine.run(
         ["sh", "-c", "cp -a /home/cbin/* /home/cbin/other; touch /home/cbin/other/new"]
@@ -228,6 +228,7 @@ def test_environment_alone_decides_which_programs_run(running: Guests) -> None:
     assert told == ["0\n", "1\n"]
 
 
+@pytest.mark.parametrize("guests", ["nspawn"], indirect=True)
 def test_registered_instance_is_a_machine(running: Guests) -> None:
     environment = "/home/.nifty/units/2.env"
     before = running.machine.get(environment)

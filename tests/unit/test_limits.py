@@ -77,7 +77,7 @@ DEBIAN = Host(
     systemd=252,
     default_tasks=18900,
     slice_tasks=94500,
-    has_nspawn=True,
+    programs=frozenset(("systemd-nspawn", "unshare", "mount", "setpriv", "chroot")),
     bus=BusLimits(is_broker=False),
 )
 
@@ -171,7 +171,7 @@ def test_unreadable_limit_does_not_block() -> None:
         ("D-Bus max_completed_connections", DEBIAN, replace(REGISTERED, count=2000), Status.FAIL),
         ("systemd as PID 1", replace(DEBIAN, is_systemd=False), THOUSAND, Status.FAIL),
         ("systemd version", replace(DEBIAN, systemd=251), THOUSAND, Status.FAIL),
-        ("systemd-nspawn", replace(DEBIAN, has_nspawn=False), THOUSAND, Status.FAIL),
+        ("systemd-nspawn", replace(DEBIAN, programs=frozenset()), THOUSAND, Status.FAIL),
         ("user namespaces", replace(DEBIAN, has_user_namespaces=False), THOUSAND, Status.FAIL),
         ("cgroup version 2", replace(DEBIAN, controllers=None), THOUSAND, Status.FAIL),
         (
@@ -267,12 +267,12 @@ def test_unregistered_instances_have_no_rows_for_the_bus() -> None:
 
 def test_service_runner_needs_no_nspawn() -> None:
     wanted = Wanted(count=1000, runner=Runner.SERVICE)
-    host = replace(DEBIAN, has_nspawn=False)
+    host = replace(DEBIAN, programs=DEBIAN.programs - {"systemd-nspawn"})
     assert blocking(check(wanted, host)) == ()
 
 
 def test_missing_nspawn_is_installed_by_the_hosts_own_package_tool() -> None:
-    host = replace(DEBIAN, has_nspawn=False, is_rpm=True)
+    host = replace(DEBIAN, programs=frozenset(), is_rpm=True)
     assert named("systemd-nspawn", THOUSAND, host).todo == "dnf install systemd-container"
 
 
@@ -290,7 +290,7 @@ def test_deploying_is_not_blocked_by_what_only_starting_needs() -> None:
 
 
 def test_refusal_names_all_at_once_with_the_command_that_mends_them() -> None:
-    host = replace(with_sysctl("kernel.pid_max", 5000), has_nspawn=False)
+    host = replace(with_sysctl("kernel.pid_max", 5000), programs=frozenset())
     with pytest.raises(HostLacksError) as caught:
         refuse(THOUSAND, check(THOUSAND, host))
     assert len(caught.value.problems) == 2
@@ -299,7 +299,7 @@ def test_refusal_names_all_at_once_with_the_command_that_mends_them() -> None:
 
 def test_refusal_promises_no_mending_where_there_is_none() -> None:
     with pytest.raises(HostLacksError) as caught:
-        refuse(THOUSAND, check(THOUSAND, replace(DEBIAN, has_nspawn=False)))
+        refuse(THOUSAND, check(THOUSAND, replace(DEBIAN, programs=frozenset())))
     assert caught.value.hint == "doit doctor count=1000"
 
 

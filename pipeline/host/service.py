@@ -1,0 +1,266 @@
+"""The runner without a supervisor: a plain service whose main process is the instance's init.
+
+Everything is made by the host's own util-linux, from a script that an administrator can read; no
+program of an image runs before it is confined.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.host.runner import Cost, Launch, Need, check_plain
+from pipeline.image.rootfs import Directory, File, Symlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from pipeline.image.rootfs import Entry
+
+LAUNCHER = "launch"
+# Where instances find their devices: a directory of links and empty files, the mount points.
+DEVICES = "dev"
+_NODES = ("null", "zero", "full", "random", "urandom", "tty")
+# syslogd makes its socket where /dev/log leads
+_DEVICE_LINKS = (
+    *(("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")),
+    *(("ptmx", "pts/ptmx"), ("log", "/run/log"), ("shm", "/tmp")),  # noqa: S108 (a link's target)
+)
+# The group `tty`, to which terminals belong, has this number in every image (and on every host).
+_TTY = 5
+
+# What root inside keeps, as with nspawn. Without SYS_ADMIN it can mount nothing.
+_CAPABILITIES = (
+    *("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid"),
+    *("sys_boot", "sys_chroot"),
+)
+
+
+# init, syslogd, dropbear
+_COST = Cost(tasks=3, memory=450_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """unshare(1), mount(8) and setpriv(1) make the namespaces; init is the service."""
+
+    name: str = "service"
+    stem: str = "nifty-service"
+    needs: tuple[Need, ...] = (
+        Need(program="unshare", package="util-linux"),
+        Need(program="mount", package="mount"),
+        Need(program="setpriv", package="util-linux"),
+        Need(program="chroot", package="coreutils"),
+    )
+    power_off: signal.Signals = signal.SIGUSR2
+    support_names: tuple[str, ...] = (LAUNCHER, DEVICES)
+    cost: Cost = _COST
+
+    def refusal(self, launch: Launch) -> str | None:
+        """Without a user namespace nothing would hold root; machined knows nspawn's only."""
+        if launch.base is None:
+            return "runner=service needs users=private: its user namespace is what confines root"
+        if launch.register:
+            return "register=yes is for runner=nspawn: systemd-machined is told by systemd-nspawn"
+        return None
+
+    def service(self, prefix: Path, programs: Mapping[str, Path]) -> str:
+        """The template for instances below *prefix*."""
+        return _SERVICE_TEXT.format(
+            prefix=prefix,
+            launcher=LAUNCHER,
+            unshare=programs["unshare"],
+            power_off=self.power_off.name,
+        )
+
+    def variables(self, launch: Launch) -> Mapping[str, str]:
+        """The first number of the users."""
+        return {"NIFTY_BASE": str(launch.base)}
+
+    def mounts(self, prefix: Path, suffix: str, launch: Launch) -> str | None:
+        """The instance's root with all that is mounted in it; the last line makes it the root.
+
+        They are mounted before there is a user namespace, which locks them: root inside can
+        neither remount nor remove them (mount_namespaces(7)).
+        """
+        root = f"{prefix}/nifty{suffix}"
+        lines = [" ".join(words) for words in _mounts(prefix, root, launch)]
+        return "\n".join(["# written by nifty; mounted when the instance starts", *lines, ""])
+
+    def support(self, prefix: Path, programs: Mapping[str, Path]) -> tuple[Entry, ...]:
+        """The script that the template starts, and what instances see at /dev."""
+        check_plain(str(prefix))
+        text = _LAUNCHER_TEXT
+        for need in self.needs:
+            text = text.replace(f"@{need.program}@", str(programs[need.program]))
+        text = text.replace("@capabilities@", "".join(f",+{name}" for name in _CAPABILITIES))
+        return (
+            File(path=LAUNCHER, content=text.encode(), mode=0o755),
+            Directory(path=DEVICES),
+            Directory(path=f"{DEVICES}/pts"),
+            *(File(path=f"{DEVICES}/{node}", content=b"") for node in _NODES),
+            *(Symlink(path=f"{DEVICES}/{name}", target=to) for name, to in _DEVICE_LINKS),
+        )
+
+
+def _mounts(prefix: Path, root: str, launch: Launch) -> Iterator[tuple[str, str, str, str]]:
+    own = f"nosuid,nodev,uid={launch.base},gid={launch.base}"
+    yield root, root, "none", "bind,nosuid,nodev"
+    yield "tmpfs", f"{root}/tmp", "tmpfs", f"{own},mode=1777,size=10%"  # noqa: S108 (inside)
+    yield "tmpfs", f"{root}/run", "tmpfs", f"{own},mode=755,size=20%"
+    yield f"{prefix}/.nifty/{DEVICES}", f"{root}/dev", "none", "bind,ro,nosuid,noexec"
+    for node in _NODES:
+        yield f"/dev/{node}", f"{root}/dev/{node}", "none", "bind"
+    terminals = f"nosuid,noexec,gid={(launch.base or 0) + _TTY},mode=620,ptmxmode=666"
+    yield "devpts", f"{root}/dev/pts", "devpts", terminals
+    if launch.cbin is not None:
+        check_plain(str(launch.cbin))
+        yield str(launch.cbin), f"{root}/cbin", "none", "bind,ro,nosuid,nodev"
+    for bind in launch.binds:
+        yield bind.source, f"{root}{bind.target}", "none", "bind,ro,nosuid,nodev"
+    yield "/etc/resolv.conf", f"{root}/etc/resolv.conf", "none", "bind,ro,nosuid,nodev"
+    yield root, "/.", "none", "rbind"
+
+
+# Why it is so, from top to bottom:
+# - forking: the launcher ends when init runs, so nothing of the host stays beside the instance.
+#   systemd takes for the main process the one that is its own child, which is init.
+# - unshare --mount: what the launcher mounts is the instance's alone, and systemd never reads it;
+#   PrivateMounts= would do the same and cost three times as much.
+# - reboot(2) in a PID namespace ends its init with SIGHUP, power off and halt with SIGINT
+#   (pid_namespaces(7)): start again after the one, and none of them is a failure.
+# - LimitNPROC counts for each user of each user namespace and needs no control group; LimitDATA
+#   bounds a single process. TasksMax and MemoryMax bound all of them, where the kernel has both
+#   controllers.
+# - No standard output for the journal: a stream for each instance would stay open. What goes wrong
+#   is told by logger(1).
+# - The seccomp filter has to let the launcher mount; mounting inside is forbidden by the missing
+#   capability, and a namespace that would bring it back by user.max_user_namespaces = 0.
+_SERVICE_TEXT = """\
+[Unit]
+Description=nifty instance nifty%i
+AssertPathExists={prefix}/.nifty/units/%i.fstab
+RequiresMountsFor={prefix}
+PartOf=nifty.target
+After=network.target
+StartLimitIntervalSec=60
+StartLimitBurst=10
+
+[Service]
+Type=forking
+Slice=nifty.slice
+EnvironmentFile={prefix}/.nifty/units/%i.env
+StandardInput=null
+StandardOutput=null
+StandardError=null
+ExecStart={unshare} --mount --propagation slave /bin/sh {prefix}/.nifty/{launcher} {prefix} "%i"
+KillMode=mixed
+KillSignal={power_off}
+TimeoutStartSec=600
+TimeoutStopSec=60
+RestartForceExitStatus=SIGHUP
+Restart=on-failure
+RestartSec=1
+CPUAccounting=yes
+MemoryAccounting=yes
+TasksAccounting=yes
+TasksMax=256
+MemoryMax=1G
+OOMPolicy=continue
+OOMScoreAdjust=200
+LimitNOFILE=4096
+LimitNPROC=128
+LimitDATA=512M
+LimitCORE=0
+KeyringMode=private
+DevicePolicy=closed
+DeviceAllow=char-pts rw
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_CHOWN CAP_DAC_OVERRIDE
+CapabilityBoundingSet=CAP_FOWNER CAP_FSETID CAP_KILL CAP_SYS_CHROOT CAP_SYS_BOOT
+LockPersonality=yes
+ProtectClock=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictNamespaces=cgroup ipc mnt pid uts user
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @swap
+SystemCallFilter=~add_key bpf keyctl kexec_file_load kexec_load perf_event_open request_key
+SystemCallFilter=~open_by_handle_at userfaultfd io_uring_setup quotactl nfsservctl
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=nifty.target
+"""
+
+_LAUNCHER_TEXT = """\
+#!/bin/sh
+# Starts the instance nifty$2 below $1 in three steps, each with less than the one before. It begins
+# as root of the host, in a mount namespace of its own: nifty-service@.service sees to that, and has
+# NIFTY_BASE in the environment.
+set -eu
+
+fail() {
+    logger -t nifty -- "nifty$2: $3"
+    exit 1
+}
+
+case ${3:-mounts} in
+
+# 1. Namespaces, the users of one, and what is mounted. All of that before there is a mount
+#    namespace which belongs to the user namespace: so it is locked there (mount_namespaces(7)).
+mounts)
+    # The pipe at standard input is opened for writing as well: through it step 2 is told to go on.
+    : | {
+        exec 3>/proc/self/fd/0
+        @unshare@ --user --keep-caps --pid --uts --ipc --cgroup \\
+            /bin/sh "$0" "$1" "$2" names 3>&- |
+        if
+            told="no namespaces: see doit doctor"
+            # 65536 numbers of the host are the namespace's users (user_namespaces(7))
+            read -r pid &&
+            echo "0 $NIFTY_BASE 65536" >"/proc/$pid/uid_map" &&
+            echo "0 $NIFTY_BASE 65536" >"/proc/$pid/gid_map" &&
+            told=$(@mount@ --all --fstab "$1/.nifty/units/$2.fstab" 2>&1)
+        then
+            echo go >&3
+        else
+            echo stop >&3
+            fail "$1" "$2" "$told"
+        fi
+    }
+    ;;
+
+# 2. In the namespaces, with capabilities there only, and still among the host's files. The first
+#    child is number 1 of the new PID namespace and becomes init; this ends.
+names)
+    echo $$
+    read -r word
+    [ "$word" = go ] || exit 1
+    (
+        exec </dev/null >/dev/null
+        # The last mount lies on top of /, where only .. finds it: the instance's root. Nothing
+        # leads back from there, as what is below has no name.
+        cd -P /..
+        exec @unshare@ --mount --propagation unchanged --mount-proc=proc \\
+            /bin/sh "$0" "$1" "$2" last
+    ) &
+    ;;
+
+# 3. As number 1. Paths without a slash before them are the instance's.
+last)
+    echo "nifty$2" >proc/sys/kernel/hostname
+    # No further namespace, in which root could have all capabilities again.
+    for kind in user mnt pid uts ipc cgroup net; do
+        echo 0 >"proc/sys/user/max_${kind}_namespaces"
+    done
+    unset NIFTY_BASE INVOCATION_ID SYSTEMD_EXEC_PID LANG
+    # Root of the namespace, with what an instance's root may do and nothing else.
+    exec @setpriv@ --reuid=0 --regid=0 --clear-groups --ambient-caps=-all --inh-caps=-all \\
+        --bounding-set=-all@capabilities@ @chroot@ . /sbin/init
+    ;;
+esac
+"""
