@@ -146,8 +146,9 @@ class _Search:
         if located is None:
             self._problems[f"{target}: {path}: not on this host"] = None
             return
+        if not self._bind(str(located.file), str(located.file)):
+            return  # nor looked at: an image may name all of /
         self._link(located.links)
-        self._bind(str(located.file), str(located.file))
         top = self._host.outside(located.file)
         folders = [(top.parent, [top.name])] if located.is_regular else _walk(top)
         for folder, names in folders:
@@ -159,7 +160,8 @@ class _Search:
                     except NiftyError:
                         continue  # an object file, debug information: nothing that is loaded
 
-    def _bind(self, source: str, path: str) -> None:
+    def _bind(self, source: str, path: str) -> bool:
+        """Bind *source* at *path*, or tell why not; whether it is bound."""
         place = self._image.place(path)
         if place in self._sources and self._sources[place] != source:
             self._problems[
@@ -171,6 +173,8 @@ class _Search:
             self._problems[f"{source}: the image has /{place} itself"] = None
         else:
             self._sources[place] = source
+            return True
+        return False
 
     def _is_occupied(self, place: str) -> bool:
         entry = self._image.entries.get(place)

@@ -154,6 +154,16 @@ def test_what_no_image_may_ask_for(rpm: Tree, path: str) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["/", "/usr/share/../..", "/usr/lib64/.."])
+def test_nothing_is_searched_that_may_not_be_bound(
+    rpm: Tree, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    rpm.put("/usr/share/x", "1")
+    monkeypatch.setattr(dropins, "_walk", lambda _top: pytest.fail("walked"))
+    found = given(rpm, image_for(rpm, path))
+    assert (len(found.problems), [bind.source for bind in found.binds]) == (1, ["/usr/lib64"])
+
+
 def test_what_the_image_has_itself_is_not_covered(rpm: Tree) -> None:
     own = (*OWN, Directory(path="usr/lib64"), File(path="usr/lib64/own.so", content=b"x"))
     found = given(rpm, image_for(rpm, changed=own))
