@@ -135,8 +135,9 @@ def write_recipes(root: Path) -> None:
             applets=str(applets).replace("'", '"'),
         )
         (folder / "recipe.toml").write_text(text)
-    (root / "recipes" / "images" / "nifty-prebuilt.toml").unlink()
     image = root / "recipes" / "images" / "nifty.toml"
+    for other in set(image.parent.glob("*.toml")) - {image}:
+        other.unlink()
     listed = re.sub(r"(?m)^components = .*$", 'components = ["alpha", "beta"]', image.read_text())
     image.write_text(listed)
 
