@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
-from pipeline.host import cgroup, dropins, images, status, units
+from pipeline.host import cgroup, images, status, units
 from pipeline.host.nspawn import Nspawn
 from pipeline.host.units import SLICE, unit_of
 from pipeline.image import inittab
@@ -73,8 +73,7 @@ def foreground(instance: Instance, layout: Layout) -> tuple[str, ...]:
     found = _START.search(text)
     if found is None:
         raise ConsoleError(f"{unit_of(instance)}: no ExecStart")
-    manifest = images.described(layout, instance.image)
-    given = (*units.present(manifest.needs.binds), *dropins.bound(manifest).binds)
+    given = units.binds_of(images.described(layout, instance.image))
     variables = runner.variables(units.launch_of(instance, layout, given))
     started = _expanded(found[1].replace("\\\n", " ").replace("%i", instance.suffix), variables)
     words = ["--console=interactive" if word == "--console=pipe" else word for word in started]

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
-from pipeline.host import dropins, images, runners, state, trees, units
+from pipeline.host import images, runners, state, trees, units
 from pipeline.host.layout import locked
 from pipeline.host.runner import environment_file
 from pipeline.image.rootfs import Directory, File, Symlink
@@ -63,9 +63,7 @@ def _write_environments(layout: Layout, present: tuple[Instance, ...]) -> None:
     wanted: dict[Path, str] = {}
     for instance in present:
         if instance.image not in binds:
-            manifest = images.described(layout, instance.image)
-            given = dropins.bound(manifest).binds
-            binds[instance.image] = (*units.present(manifest.needs.binds), *given)
+            binds[instance.image] = units.binds_of(images.described(layout, instance.image))
         wanted |= units.files(instance, layout, binds[instance.image])
     for path in folder.iterdir():
         if path not in wanted:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.host.runner import Cost, Launch, Need, check_plain
+from pipeline.host.unit_text import BOUNDS, CONFINED, HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +52,7 @@ class Nspawn:
         """The template for instances below *prefix*."""
         return _NSPAWN_TEXT.format(
             prefix=prefix,
+            needed="env",
             nspawn=programs["systemd-nspawn"],
             power_off=self.power_off.name,
         )
@@ -81,17 +83,9 @@ class Nspawn:
 # - Time-outs fit a thousand units that start and stop at the same moment on two cores.
 # - No option that gives the unit a mount namespace: nspawn makes its own, and a second one made
 #   starting 1.7 times slower.
-_NSPAWN_TEXT = """\
-[Unit]
-Description=nifty instance nifty%i
-AssertPathExists={prefix}/.nifty/units/%i.env
-RequiresMountsFor={prefix}
-PartOf=nifty.target
-After=network.target
-StartLimitIntervalSec=60
-StartLimitBurst=10
-
-[Service]
+_NSPAWN_TEXT = (
+    HEAD
+    + """\
 Type=notify
 NotifyAccess=main
 Slice=nifty.slice
@@ -116,30 +110,11 @@ SuccessExitStatus=133
 RestartForceExitStatus=133
 Restart=on-failure
 RestartSec=1
-CPUAccounting=yes
-MemoryAccounting=yes
-TasksAccounting=yes
-TasksMax=256
-OOMPolicy=continue
-OOMScoreAdjust=200
-LimitNOFILE=4096
-LimitCORE=0
-KeyringMode=private
-DevicePolicy=closed
-DeviceAllow=char-pts rw
-NoNewPrivileges=yes
+"""
+    + BOUNDS
+    + """\
 CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_CHOWN CAP_DAC_OVERRIDE
 CapabilityBoundingSet=CAP_FOWNER CAP_FSETID CAP_KILL CAP_SYS_CHROOT CAP_MKNOD CAP_SYS_BOOT
-LockPersonality=yes
-ProtectClock=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-RestrictNamespaces=cgroup ipc mnt pid uts user
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-SystemCallArchitectures=native
-SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @swap
-SystemCallErrorNumber=EPERM
-
-[Install]
-WantedBy=nifty.target
 """
+    + CONFINED
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import progress
 from pipeline.errors import NiftyError
@@ -18,12 +18,15 @@ from pipeline.host.units import launch_of, unit_of
 from pipeline.host.upgrade import UpgradeError, UpgradeReport
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pipeline.host.images import Image
     from pipeline.host.layout import Layout
     from pipeline.host.state import Instance
     from pipeline.host.upgrade import Kept
+
+
+T = TypeVar("T")
 
 
 def way_back(known: Sequence[Instance]) -> tuple[Instance, ...]:
@@ -72,7 +75,7 @@ def _refuse(layout: Layout, todo: Sequence[Instance], runner: state.Runner) -> N
     refusals = {
         one.name: why
         for one in todo
-        if (why := RUNNERS[runner].refusal(launch_of(one, layout, (), register=one.register)))
+        if (why := RUNNERS[runner].refusal(launch_of(one, layout, ())))
     }
     if refusals:
         raise UpgradeError(
@@ -82,25 +85,54 @@ def _refuse(layout: Layout, todo: Sequence[Instance], runner: state.Runner) -> N
 
 
 def _change_batch(layout: Layout, part: Sequence[Instance], runner: state.Runner) -> None:
-    states = status.states(part)
-    changed = [replace(one, runner=runner) for one in part]
-    running = {one.name for one in part if states[one.name] is not systemd.State.INACTIVE}
     booting = {one.name for one in instances.enabled(part)}
-    instances.stop([one for one in part if one.name in running])
-    instances.retire(part)
-    with locked(layout):
-        for one in changed:
-            state.write(layout, one)
-    fleet.settle(layout)
-    instances.enable([one for one in changed if one.name in booting])
+
+    def change() -> None:
+        instances.retire(part)
+        with locked(layout):
+            for one in part:
+                state.write(layout, replace(one, runner=runner))
+        fleet.settle(layout)
+        instances.enable([one for one in _anew(layout, part) if one.name in booting])
+
+    _restarted(
+        layout,
+        part,
+        change,
+        told=f"stopped: of {len(part)} instances not all came back with runner={runner}:",
+        hint=f"'doit upgrade runner={part[0].runner} {_meaning(part)}' goes back",
+    )
+
+
+def _restarted(
+    layout: Layout, part: Sequence[Instance], change: Callable[[], T], *, told: str, hint: str
+) -> T:
+    """What *change* gave, done while *part* is stopped; what ran runs again and answers SSH.
+
+    Raises FleetError with *told* and *hint* if not all of it does.
+    """
+    # one that failed was meant to run, as after an image that does not come up
+    states = status.states(part)
+    wanted = [one for one in part if states[one.name] is not systemd.State.INACTIVE]
     try:
-        instances.start([one for one in changed if one.name in running])
+        instances.stop(wanted)
+        result = change()
+    except BaseException:
+        # whatever went wrong is told; nobody's server stays down for it
+        with suppress(NiftyError):
+            fleet.settle(layout)
+            systemd.start(map(unit_of, _anew(layout, wanted)))
+        raise
+    try:
+        instances.start(_anew(layout, wanted))
     except FleetError as error:
-        raise FleetError(
-            f"stopped: of {len(part)} instances not all came back with runner={runner}:",
-            error.problems,
-            hint=f"'doit upgrade runner={part[0].runner} {_meaning(part)}' goes back",
-        ) from error
+        raise FleetError(told, error.problems, hint=hint) from error
+    return result
+
+
+def _anew(layout: Layout, some: Sequence[Instance]) -> tuple[Instance, ...]:
+    """*some* as the state has them by now."""
+    return tuple(found for one in some if (found := state.read(layout, one.suffix)))
 
 
 def upgrade(
@@ -130,30 +162,20 @@ def upgrade(
 def _upgrade_batch(
     layout: Layout, part: Sequence[Instance], image: Image | None, *, before: Sequence[Instance]
 ) -> UpgradeReport:
-    # one that failed was meant to run, as after an image that does not come up
-    states = status.states(part)
-    wanted = [one for one in part if states[one.name] is not systemd.State.INACTIVE]
-    try:
-        instances.stop(wanted)
+    def change() -> UpgradeReport:
         report = upgrading.upgrade(layout.prefix, [one.suffix for one in part], image)
         fleet.settle(layout)
-    except BaseException:
-        # whatever went wrong is told; nobody's server stays down for it
-        with suppress(NiftyError):
-            fleet.settle(layout)
-            systemd.start(map(unit_of, wanted))
-        raise
-    try:
-        instances.start(wanted)
-    except FleetError as error:
-        moved = _meaning([*before, *part])
-        raise FleetError(
-            f"upgrade stopped after {len(before)} instances, "
-            f"the next {len(part)} did not all come back:",
-            error.problems,
-            hint=f"'doit upgrade rollback=yes {moved}' brings the previous image back",
-        ) from error
-    return report
+        return report
+
+    moved = _meaning([*before, *part])
+    return _restarted(
+        layout,
+        part,
+        change,
+        told=f"upgrade stopped after {len(before)} instances, "
+        f"the next {len(part)} did not all come back:",
+        hint=f"'doit upgrade rollback=yes {moved}' brings the previous image back",
+    )
 
 
 def _meaning(some: Sequence[Instance]) -> str:

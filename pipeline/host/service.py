@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.host.runner import Cost, Launch, Need, check_plain
+from pipeline.host.unit_text import BOUNDS, CONFINED, HEAD
 from pipeline.image.rootfs import Directory, File, Symlink
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Service:
         """The template for instances below *prefix*."""
         return _SERVICE_TEXT.format(
             prefix=prefix,
+            needed="fstab",
             launcher=LAUNCHER,
             unshare=programs["unshare"],
             power_off=self.power_off.name,
@@ -138,17 +140,9 @@ def _mounts(prefix: Path, root: str, launch: Launch) -> Iterator[tuple[str, str,
 #   is told by logger(1).
 # - The seccomp filter has to let the launcher mount; mounting inside is forbidden by the missing
 #   capability, and a namespace that would bring it back by user.max_user_namespaces = 0.
-_SERVICE_TEXT = """\
-[Unit]
-Description=nifty instance nifty%i
-AssertPathExists={prefix}/.nifty/units/%i.fstab
-RequiresMountsFor={prefix}
-PartOf=nifty.target
-After=network.target
-StartLimitIntervalSec=60
-StartLimitBurst=10
-
-[Service]
+_SERVICE_TEXT = (
+    HEAD
+    + """\
 Type=forking
 Slice=nifty.slice
 EnvironmentFile={prefix}/.nifty/units/%i.env
@@ -163,38 +157,19 @@ TimeoutStopSec=60
 RestartForceExitStatus=SIGHUP
 Restart=on-failure
 RestartSec=1
-CPUAccounting=yes
-MemoryAccounting=yes
-TasksAccounting=yes
-TasksMax=256
+"""
+    + BOUNDS
+    + """\
 MemoryMax=1G
-OOMPolicy=continue
-OOMScoreAdjust=200
-LimitNOFILE=4096
 LimitNPROC=128
 LimitDATA=512M
-LimitCORE=0
-KeyringMode=private
-DevicePolicy=closed
-DeviceAllow=char-pts rw
-NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_CHOWN CAP_DAC_OVERRIDE
 CapabilityBoundingSet=CAP_FOWNER CAP_FSETID CAP_KILL CAP_SYS_CHROOT CAP_SYS_BOOT
-LockPersonality=yes
-ProtectClock=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-RestrictNamespaces=cgroup ipc mnt pid uts user
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-SystemCallArchitectures=native
-SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @swap
 SystemCallFilter=~add_key bpf keyctl kexec_file_load kexec_load perf_event_open request_key
 SystemCallFilter=~open_by_handle_at userfaultfd io_uring_setup quotactl nfsservctl
-SystemCallErrorNumber=EPERM
-
-[Install]
-WantedBy=nifty.target
 """
+    + CONFINED
+)
 
 _LAUNCHER_TEXT = """\
 #!/bin/sh

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
-from pipeline.host import state, systemd
+from pipeline.host import dropins, state, systemd
 from pipeline.host.runner import (
     Bind,
     Launch,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pipeline.host.layout import Layout
     from pipeline.host.state import Instance
-    from pipeline.image.manifest import BindRecord
+    from pipeline.image.manifest import Manifest
 
 DIRECTORY = Path("/etc/systemd/system")
 SLICE = "nifty.slice"
@@ -73,33 +73,20 @@ def patterns() -> tuple[str, ...]:
     return tuple(f"{stem}{rest}" for stem in stems for rest in ("@*.service", ".service"))
 
 
-def launch_of(
-    instance: Instance, layout: Layout, binds: Iterable[Bind], *, register: bool = False
-) -> Launch:
-    """What a runner must know of *instance*; *binds* are what `present` made of its image's."""
+def launch_of(instance: Instance, layout: Layout, binds: Iterable[Bind]) -> Launch:
+    """What a runner must know of *instance*; *binds* are its image's, as `binds_of` gives them."""
     return Launch(
         base=None if instance.users is state.Users.HOST else instance.base,
         cbin=layout.cbin(instance.image) if instance.share is state.Share.CBIN else None,
         binds=tuple(binds),
-        register=register,
+        register=instance.register,
     )
-
-
-def environment(
-    instance: Instance, layout: Layout, binds: Iterable[Bind], *, register: bool = False
-) -> str:
-    """The content of *instance*'s environment file, which lies at `runner.environment_file`.
-
-    Raises UnitError for a bind that is refused.
-    """
-    launch = launch_of(instance, layout, binds, register=register)
-    return environment_text(runner_of(instance), launch)
 
 
 def files(instance: Instance, layout: Layout, binds: Iterable[Bind]) -> Mapping[Path, str]:
     """Every file that *instance*'s unit reads when it starts, and its text. Raises UnitError."""
     runner = runner_of(instance)
-    launch = launch_of(instance, layout, binds, register=instance.register)
+    launch = launch_of(instance, layout, binds)
     found = {environment_file(layout.prefix, instance.suffix): environment_text(runner, launch)}
     table = runner.mounts(layout.prefix, instance.suffix, launch)
     if table is not None:
@@ -107,13 +94,14 @@ def files(instance: Instance, layout: Layout, binds: Iterable[Bind]) -> Mapping[
     return found
 
 
-def present(records: Iterable[BindRecord]) -> tuple[Bind, ...]:
-    """Those directories of a manifest's `needs.binds` that this host has."""
-    return tuple(
+def binds_of(manifest: Manifest) -> tuple[Bind, ...]:
+    """What this host has of a manifest's `needs.binds`, and what it gives to the drop-ins."""
+    present = (
         Bind(source=record.source, target=f"/{record.target}")
-        for record in records
+        for record in manifest.needs.binds
         if Path(record.source).is_dir()
     )
+    return (*present, *dropins.bound(manifest).binds)
 
 
 def programs(runners: Iterable[Runner]) -> Mapping[str, Path]:

@@ -35,7 +35,7 @@ def main(prefix: Path, chosen: state.Runner, suffixes: list[str]) -> None:
     for slot, suffix in enumerate(suffixes, start=1):
         one, key = instance(suffix.strip("_"), slot, rootfs.digest, chosen)
         make_root(where.root(one.name), rootfs, about, one, (key, "\n".join(lines) + "\n"))
-        for path, text in units.files(one, where, units.present(about.needs.binds)).items():
+        for path, text in units.files(one, where, units.binds_of(about)).items():
             path.write_text(text)
         state.write(where, one)
     clients.write(where, state.read_all(where))

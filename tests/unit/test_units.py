@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fleet import make_instance
@@ -14,6 +16,9 @@ from pipeline.host.nspawn import Nspawn
 from pipeline.host.runner import Bind, UnitError, environment_file, unit_name
 from pipeline.host.state import Share, Users
 from pipeline.host.units import UnitFilesError
+
+if TYPE_CHECKING:
+    from pipeline.host.state import Instance
 
 HOME = Path("/home")
 ZONEINFO = Bind(source="/usr/share/zoneinfo", target="/usr/share/zoneinfo")
@@ -110,9 +115,14 @@ def test_environment_file_of_the_template_is_where_environments_lie() -> None:
     assert f"\nEnvironmentFile={environment_file(HOME, '7')}\n" in text
 
 
+def environment(one: Instance, *binds: Bind) -> str:
+    """The text of its environment file."""
+    return units.files(one, Layout(HOME), binds)[environment_file(HOME, one.suffix)]
+
+
 def test_environment_of_a_private_instance() -> None:
     one = make_instance("7", number=7, image="d1")
-    text = units.environment(one, Layout(HOME), (ZONEINFO,))
+    text = environment(one, ZONEINFO)
     assert variables(text) == {
         "NIFTY_USERS": "983040:65536",
         "NIFTY_REGISTER": "no",
@@ -124,16 +134,16 @@ def test_environment_of_a_private_instance() -> None:
 
 def test_environment_without_shared_programs_binds_none() -> None:
     one = make_instance("7", share=Share.NONE)
-    assert variables(units.environment(one, Layout(HOME), ()))["NIFTY_BINDS"] == ""
+    assert variables(environment(one))["NIFTY_BINDS"] == ""
 
 
 def test_environment_with_the_hosts_users() -> None:
     one = make_instance("7", users=Users.HOST)
-    assert variables(units.environment(one, Layout(HOME), ()))["NIFTY_USERS"] == "no"
+    assert variables(environment(one))["NIFTY_USERS"] == "no"
 
 
 def test_environment_of_a_registered_instance() -> None:
-    text = units.environment(make_instance("7"), Layout(HOME), (), register=True)
+    text = environment(replace(make_instance("7"), register=True))
     assert variables(text)["NIFTY_REGISTER"] == "yes"
 
 
@@ -143,21 +153,19 @@ def test_environment_of_a_registered_instance() -> None:
 )
 def test_bind_of_more_than_libraries_and_data_is_refused(source: str) -> None:
     with pytest.raises(UnitError):
-        units.environment(make_instance("7"), Layout(HOME), (Bind(source=source, target="/x"),))
+        environment(make_instance("7"), Bind(source=source, target="/x"))
 
 
 @pytest.mark.parametrize("target", ["/x --bind=/:/y", "/x:y", "x", "/x\nNIFTY_USERS=no"])
 def test_bind_target_cannot_smuggle_in_an_option(target: str) -> None:
     with pytest.raises(UnitError):
-        units.environment(
-            make_instance("7"), Layout(HOME), (Bind(source="/usr/lib64", target=target),)
-        )
+        environment(make_instance("7"), Bind(source="/usr/lib64", target=target))
 
 
 @pytest.mark.parametrize("source", ["/usr/lib64", "/lib/x86_64-linux-gnu", "/usr/share/zoneinfo"])
 def test_bind_of_libraries_and_data_is_granted(source: str) -> None:
     bind = Bind(source=source, target="/x")
-    assert source in units.environment(make_instance("7"), Layout(HOME), (bind,))
+    assert source in environment(make_instance("7"), bind)
 
 
 def written(directory: Path, prefix: Path = HOME) -> None:

@@ -1,0 +1,47 @@
+"""What the units of all runners have in common: when they start, what bounds and confines them."""
+
+from __future__ import annotations
+
+# `{needed}` is a file without which the instance is not deployed, or has another runner.
+HEAD = """\
+[Unit]
+Description=nifty instance nifty%i
+AssertPathExists={prefix}/.nifty/units/%i.{needed}
+RequiresMountsFor={prefix}
+PartOf=nifty.target
+After=network.target
+StartLimitIntervalSec=60
+StartLimitBurst=10
+
+[Service]
+"""
+
+BOUNDS = """\
+CPUAccounting=yes
+MemoryAccounting=yes
+TasksAccounting=yes
+TasksMax=256
+OOMPolicy=continue
+OOMScoreAdjust=200
+LimitNOFILE=4096
+LimitCORE=0
+KeyringMode=private
+DevicePolicy=closed
+DeviceAllow=char-pts rw
+NoNewPrivileges=yes
+"""
+
+CONFINED = """\
+LockPersonality=yes
+ProtectClock=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictNamespaces=cgroup ipc mnt pid uts user
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @swap
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=nifty.target
+"""
