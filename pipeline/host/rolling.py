@@ -87,13 +87,25 @@ def _refuse(layout: Layout, todo: Sequence[Instance], runner: state.Runner) -> N
 def _change_batch(layout: Layout, part: Sequence[Instance], runner: state.Runner) -> None:
     booting = {one.name for one in instances.enabled(part)}
 
+    def enable() -> None:
+        instances.enable([one for one in _anew(layout, part) if one.name in booting])
+
     def change() -> None:
         instances.retire(part)
-        with locked(layout):
-            for one in part:
-                state.write(layout, replace(one, runner=runner))
+        try:
+            with locked(layout):
+                for one in part:
+                    state.write(layout, replace(one, runner=runner))
+        except OSError as error:
+            with suppress(NiftyError):
+                enable()
+            raise UpgradeError(
+                "the runner was not changed everywhere:",
+                [f"{error.filename or layout.state}: {error.strerror}"],
+                hint="mend this, then run the same command again: it finishes what is left",
+            ) from error
         fleet.settle(layout)
-        instances.enable([one for one in _anew(layout, part) if one.name in booting])
+        enable()
 
     _restarted(
         layout,
