@@ -67,9 +67,12 @@ class GuestRoot:
         """Make it so; no if what is in the way is not empty, or its parent is not there."""
         try:
             with trees.parent(self._top, entry.path) as (above, name):
-                if isinstance(entry, Directory):
-                    return self._put_directory(above, name, entry)
-                return self._put_leaf(above, name, entry)
+                if isinstance(entry, Directory) and self._settle(above, name, entry):
+                    return True
+                part = f"{name[:200]}{_PART}"
+                trees.remove(above, part)
+                self._make(above, part, entry)
+                return _move(above, part, name)
         except (FileNotFoundError, NotADirectoryError):
             return False
 
@@ -83,45 +86,35 @@ class GuestRoot:
             self.remove(f"{entry.path}{BESIDE}")
         return False
 
-    def _put_directory(self, above: int, name: str, entry: Directory) -> bool:
-        for _attempt in range(2):
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=above)
-            try:
-                folder = os.open(name, DIRECTORY, dir_fd=above)
-            except NotADirectoryError:
-                _unlink(above, name)
-                continue
-            try:
-                self._own(folder, entry)
-                os.fchmod(folder, entry.mode)
-            finally:
-                os.close(folder)
-            return True
-        return False
-
-    def _put_leaf(self, above: int, name: str, entry: File | Symlink) -> bool:
-        part = f"{name[:200]}{_PART}"
-        trees.remove(above, part)
-        if isinstance(entry, Symlink):
-            os.symlink(entry.target, part, dir_fd=above)
+    def _make(self, above: int, name: str, entry: Entry) -> None:
+        """Make it where nothing is: complete only at the end, so under a name of no meaning."""
+        if isinstance(entry, Directory):
+            os.mkdir(name, 0o700, dir_fd=above)
+            self._settle(above, name, entry)
+        elif isinstance(entry, Symlink):
+            os.symlink(entry.target, name, dir_fd=above)
             if self._owns:
                 uid, gid = self._base + entry.uid, self._base + entry.gid
-                os.chown(part, uid, gid, dir_fd=above, follow_symlinks=False)
+                os.chown(name, uid, gid, dir_fd=above, follow_symlinks=False)
         else:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = os.open(part, flags, 0o600, dir_fd=above)
+            file = os.open(name, flags, 0o600, dir_fd=above)
             with open(file, "wb") as stream:  # noqa: PTH123 (a descriptor has no path)
                 stream.write(entry.content)
                 self._own(file, entry)
                 os.fchmod(file, entry.mode)
+
+    def _settle(self, above: int, name: str, entry: Directory) -> bool:
+        """Owner and mode of the directory that is there; no if none is."""
         try:
-            os.rename(part, name, src_dir_fd=above, dst_dir_fd=above)
-        except IsADirectoryError:
-            if not _unlink(above, name):
-                trees.remove(above, part)
-                return False
-            os.rename(part, name, src_dir_fd=above, dst_dir_fd=above)
+            folder = os.open(name, DIRECTORY, dir_fd=above)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            self._own(folder, entry)
+            os.fchmod(folder, entry.mode)
+        finally:
+            os.close(folder)
         return True
 
     def _own(self, descriptor: int, entry: Entry) -> None:
@@ -132,6 +125,18 @@ class GuestRoot:
 def _limit(versions: Iterable[Entry | None]) -> int:
     sizes = [len(entry.content) for entry in versions if isinstance(entry, File)]
     return max([_LEAST, *sizes])
+
+
+def _move(above: int, part: str, name: str) -> bool:
+    """Give *part* its name; no, and it is gone, if a directory there is not empty."""
+    try:
+        os.rename(part, name, src_dir_fd=above, dst_dir_fd=above)
+    except (IsADirectoryError, NotADirectoryError):
+        if not _unlink(above, name):
+            trees.remove(above, part)
+            return False
+        os.rename(part, name, src_dir_fd=above, dst_dir_fd=above)
+    return True
 
 
 def _unlink(above: int, name: str) -> bool:

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from pipeline.image import inittab
+from pipeline.image.rootfs import Directory
 
 if TYPE_CHECKING:
     from pipeline.image.inittab import PortPlace
@@ -36,7 +37,19 @@ def decide(disk: Entry | Strange | None, old: Entry | None, new: Entry | None) -
         return Verdict.LEAVE
     if new is None:
         return Verdict.REMOVE if disk == old else Verdict.LEAVE
-    return Verdict.PUT if disk in (old, None) else Verdict.KEEP
+    if disk in (old, None) or _between(disk, old, new):
+        return Verdict.PUT
+    return Verdict.KEEP
+
+
+def _between(disk: Entry | Strange | None, old: Entry | None, new: Entry) -> bool:
+    """A directory that a killed upgrade had given its new owner and not yet its new mode."""
+    if not (isinstance(disk, Directory) and isinstance(old, Directory)):
+        return False
+    if not isinstance(new, Directory):
+        return False
+    owners = ((old.uid, old.gid), (new.uid, new.gid))
+    return (disk.uid, disk.gid) in owners and disk.mode in (old.mode, new.mode)
 
 
 def merge_table(

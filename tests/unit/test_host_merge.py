@@ -10,6 +10,9 @@ from pipeline.image.rootfs import Directory, Entry, File
 
 A, B, MINE = (File(path="f", content=text) for text in (b"a", b"b", b"mine"))
 FOLDER = Directory(path="f")
+TIGHT = Directory(path="f", mode=0o700, uid=7, gid=7)
+HALF = Directory(path="f", uid=7, gid=7)  # chown(2) was done, chmod(2) was not
+OTHER = Directory(path="f", mode=0o711)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,8 @@ FOLDER = Directory(path="f")
         (MINE, None, B, Verdict.KEEP),
         (FOLDER, A, B, Verdict.KEEP),
         (Strange.STRANGE, A, B, Verdict.KEEP),
+        (HALF, FOLDER, TIGHT, Verdict.PUT),
+        (OTHER, FOLDER, TIGHT, Verdict.KEEP),
         (A, A, None, Verdict.REMOVE),
         (MINE, A, None, Verdict.LEAVE),
         (None, A, None, Verdict.LEAVE),

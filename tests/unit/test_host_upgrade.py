@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
-import signal
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,10 +21,17 @@ from pipeline.host.wanted import Wanted, numbered
 from pipeline.image.rootfs import Directory, File, Symlink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 USERS = Users.PRIVATE if os.geteuid() == 0 else Users.HOST
-OLD = make_image([Directory(path="opt"), File(path="opt/gone", content=b"gone")])
+OLD = make_image(
+    [
+        Directory(path="opt"),
+        File(path="opt/gone", content=b"gone"),
+        Directory(path="var", uid=1000, gid=1000),
+    ]
+)
 NEW = make_image(
     [
         File(path="cbin/busybox", content=b"\x7fELF newer", mode=0o755),
@@ -36,6 +40,7 @@ NEW = make_image(
         File(path="etc/inittab", content=INITTAB.replace("syslogd -n", "syslogd -n -b 1").encode()),
         Directory(path="srv", mode=0o1777),
         Symlink(path="srv/link", target="../etc"),
+        Directory(path="var", mode=0o700, uid=1001, gid=1001),
     ],
     version="2",
 )
@@ -205,30 +210,53 @@ def test_pipes_and_giants_do_not_stop_it(prefix: Path) -> None:
     assert [one.path for one in report.kept] == ["etc/inittab", "etc/motd"]
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_killed_upgrade_is_finished_by_the_next(prefix: Path, tmp_path: Path, seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311 (a place to be killed at, not a secret)
-    for number in range(1, 4):
-        table = prefix / f"nifty{number}/etc/inittab"
-        own(table, f"{table.read_text()}# mine\n")
-    for _kill in range(2):
-        child = os.fork()
-        if child == 0:
-            try:
-                upgrade(prefix, None, NEW)
-            finally:
-                os._exit(0)
-        time.sleep(chance.uniform(0, 0.02))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    report = upgrade(prefix, None, NEW)
-    assert report.kept == ()
+CHANGES = ("mkdir", "symlink", "rename", "unlink", "rmdir", "chown", "fchown", "fchmod")
+
+
+def killed_at(step: int, prefix: Path) -> bool:
+    """Upgrade in a process that ends just before change *step*; whether it came so far."""
+
+    def counted(change: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: object, **names: object) -> None:
+            nonlocal step
+            if step == 0:
+                os._exit(9)
+            step -= 1
+            change(*args, **names)
+
+        return call
+
+    child = os.fork()
+    if child == 0:
+        for name in CHANGES:
+            setattr(os, name, counted(getattr(os, name)))
+        try:
+            upgrade(prefix, None, NEW)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_an_upgrade_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
     expected = seen(fresh(tmp_path))
-    for number in range(1, 4):
-        root = prefix / f"nifty{number}"
+    step, unfinished = 0, True
+    while unfinished:
+        prefix = tmp_path / f"home{step}"
+        prefix.mkdir(mode=0o755)
+        deploy.deploy(asked(prefix, 1), OLD)
+        root = prefix / "nifty1"
+        table = root / "etc/inittab"
+        own(table, f"{table.read_text()}# mine\n")
+        unfinished = killed_at(step, prefix)
+        report = upgrade(prefix, None, NEW)
+        assert (step, report.kept) == (step, ())
         assert seen(root).keys() == expected.keys()
+        for path in ("srv", "var", "etc/added", "srv/link"):
+            assert (step, seen(root)[path]) == (step, expected[path])
         assert (root / "etc/motd").read_bytes() == b"welcome again\n"
         assert (root / "etc/inittab").read_text().endswith("syslogd -n -b 1\n# mine\n")
+        step += 1
+    assert step > 20
 
 
 NONE = Facts(space=Space(free=0, block=4096, inodes=None, directory=0))
