@@ -125,7 +125,7 @@ def _running(chosen: Sequence[Instance]) -> Iterator[Running]:
     instances.start(chosen)
     top = cgroup.hierarchy()
     yield Running(
-        groups=tuple(cgroup.group(units.unit_of(one), top=top) for one in chosen),
+        groups=tuple(top / units.group_of(one) for one in chosen),
         stop=partial(instances.stop, chosen),
     )
 

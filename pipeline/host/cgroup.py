@@ -9,8 +9,6 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.host.units import SLICE
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -43,11 +41,6 @@ def hierarchy(mounted: Path = CGROUPS) -> Path:
         return mounted
     unified = mounted / "unified"
     return unified if (unified / "cgroup.controllers").exists() else mounted / "systemd"
-
-
-def group(unit: str, *, top: Path) -> Path:
-    """The group of a service in our slice; there is none while nothing of it runs."""
-    return top / SLICE / unit
 
 
 def processes(group: Path) -> tuple[int, ...]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from pipeline.errors import NiftyError
 from pipeline.host import cgroup, images, status, units
 from pipeline.host.nspawn import Nspawn
-from pipeline.host.units import SLICE, unit_of
+from pipeline.host.runner import SLICE
+from pipeline.host.units import group_of, unit_of
 from pipeline.image import inittab
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def foreground(instance: Instance, layout: Layout) -> tuple[str, ...]:
 def init(instance: Instance) -> int:
     """The number that the instance's init has on this host. Raises ConsoleError if none runs."""
     ours = Path("/proc/self/ns/pid").readlink()
-    for pid in cgroup.processes(cgroup.group(unit_of(instance), top=cgroup.hierarchy())):
+    for pid in cgroup.processes(cgroup.hierarchy() / group_of(instance)):
         with suppress(OSError):  # ended while we look
             lines = Path(f"/proc/{pid}/status").read_text("utf-8", errors="replace").splitlines()
             inside = next(line for line in lines if line.startswith("NSpid:")).split()[-1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.host import clients, state
+from pipeline.host import clients, sockets, state
 from pipeline.host.layout import LayoutError
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from pipeline.host.layout import Layout
     from pipeline.host.state import Instance
-
-_LISTEN = "0A"  # TCP_LISTEN (include/net/tcp_states.h)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +70,7 @@ def gather(layout: Layout) -> Facts:
         return Facts(
             instances=instances,
             roots=roots(layout),
-            listening=_listening(),
+            listening=frozenset(sockets.listening() or ()),
             ephemeral=_ephemeral(),
             space=_space(layout),
             images=frozenset(
@@ -104,21 +102,6 @@ def _names(folder: Path) -> list[str]:
     except PermissionError:
         # only `new` is closed; a dry run of somebody else is still worth having
         return []
-
-
-def _listening() -> frozenset[int]:
-    """Ports in state LISTEN (proc_pid_net(5)); v6 sockets take v4 connections too."""
-    ports = set()
-    for name in ("tcp", "tcp6"):
-        try:
-            lines = Path("/proc/net", name).read_text().splitlines()[1:]
-        except FileNotFoundError:
-            continue
-        for line in lines:
-            _slot, local, _remote, status = line.split(None, 4)[:4]
-            if status == _LISTEN:
-                ports.add(int(local.rpartition(":")[2], 16))
-    return frozenset(ports)
 
 
 def _ephemeral() -> tuple[int, int]:

@@ -53,7 +53,7 @@ def settle(layout: Layout) -> tuple[str, ...]:
             with suppress(units.UnitFilesError):
                 return units.uninstall(layout.prefix)
             return ()
-        return units.install(used, layout.prefix)
+        return units.install(((units.runner_of(one), one.suffix) for one in present), layout.prefix)
 
 
 def _write_environments(layout: Layout, present: tuple[Instance, ...]) -> None:

@@ -13,7 +13,7 @@ from pipeline import progress
 from pipeline.errors import NiftyError, ProblemsError, UsageError
 from pipeline.host import banner, cgroup, status, systemd
 from pipeline.host.layout import Layout
-from pipeline.host.units import DIRECTORY, TARGET, unit_of
+from pipeline.host.units import DIRECTORY, TARGET, group_of, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +29,11 @@ PATIENCE = 90.0
 # A unit that rests after so many seconds without news is not about to start: `poweroff` in its
 # inittab, say, or a failed assertion. Before, its turn may not have come yet.
 _SETTLED = 10.0
+
+# Seconds between two looks, and how many times longer than its own work: a look at ten thousand is
+# half a second of the processors that they start with.
+_POLL = 0.1
+_IDLE_PART = 4
 
 _IN_DETAIL = 5
 _NAMED = 100
@@ -166,6 +171,7 @@ def _wait_for_banners(
     failed: dict[int, Instance] = {}
     news = time.monotonic()
     while pending and (quiet := time.monotonic() - news) < patience:
+        began = time.process_time()
         answering = banner.answering(pending)
         gone = {} if answering else _given_up(pending, settled=quiet > _SETTLED)
         if answering or gone:
@@ -175,7 +181,7 @@ def _wait_for_banners(
         done = answering | gone.keys()
         pending = {port: one for port, one in pending.items() if port not in done}
         if pending:
-            time.sleep(0.1)
+            _rest(began)
     return tuple((failed | pending).values())
 
 
@@ -197,12 +203,12 @@ def _wait_for_rest(
     pending = tuple(instances)
     news = time.monotonic()
     while True:
+        began = time.process_time()
         state = status.states(pending)
         left = tuple(
             one
             for one in pending
-            if not state[one.name].is_at_rest
-            or cgroup.processes(cgroup.group(unit_of(one), top=top))
+            if not state[one.name].is_at_rest or cgroup.processes(top / group_of(one))
         )
         if len(left) < len(pending):
             news = time.monotonic()
@@ -210,7 +216,12 @@ def _wait_for_rest(
         if not left or time.monotonic() - news > patience:
             return left
         pending = left
-        time.sleep(0.1)
+        _rest(began)
+
+
+def _rest(began: float) -> None:
+    """Wait until the next look; the last one *began* at that process_time."""
+    time.sleep(max(_POLL, _IDLE_PART * (time.process_time() - began)))
 
 
 def _described(
@@ -237,6 +248,5 @@ def _journal(instance: Instance, *, since: float) -> tuple[str, ...]:
 
 
 def _processes(instance: Instance) -> tuple[str, ...]:
-    group = cgroup.group(unit_of(instance), top=cgroup.hierarchy())
-    numbers = cgroup.processes(group)
+    numbers = cgroup.processes(cgroup.hierarchy() / group_of(instance))
     return (f"processes: {' '.join(map(str, numbers[:20])) or 'none, but its unit is not done'}",)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
+from pipeline.host import sockets
 from pipeline.host.runners import RUNNERS
 from pipeline.paths import beneath
 from pipeline.run import run
@@ -110,6 +111,7 @@ def read(root: Path = Path("/"), *, prefix: Path = Path("/home")) -> Host:
     """
     mounts = _mounts(root)
     is_systemd = beneath(root, "run/systemd/system").is_dir()  # sd_booted(3)
+    listening = sockets.listening(root)
     sysctls = {key: _number(root, f"proc/sys/{key.replace('.', '/')}") for key in SYSCTLS}
     return Host(
         prefix=_prefix(root, prefix, mounts),
@@ -120,7 +122,7 @@ def read(root: Path = Path("/"), *, prefix: Path = Path("/home")) -> Host:
         files_open=_match(r"(\d+)", _text(root, "proc/sys/fs/file-nr")),
         mounts=len(mounts) or None,
         memory=_kib(_match(r"MemAvailable:\s*(\d+) kB", _text(root, "proc/meminfo"))),
-        listening=_listening(root),
+        listening=None if listening is None else frozenset(listening),
         ephemeral=_pair(_text(root, "proc/sys/net/ipv4/ip_local_port_range")),
         user_ranges=tuple(_user_ranges(root)),
         controllers=_controllers(root),
@@ -212,15 +214,6 @@ def _prefix(root: Path, prefix: Path, mounts: tuple[Mount, ...]) -> PrefixFacts:
         free_bytes=room.f_bavail * room.f_frsize,
         free_inodes=room.f_favail if room.f_files else None,
     )
-
-
-def _listening(root: Path) -> frozenset[int] | None:
-    """Ports in state LISTEN (0A) of /proc/net/tcp and tcp6 (proc_net(5)), any address."""
-    texts = [_text(root, f"proc/net/{name}") for name in ("tcp", "tcp6")]
-    if not any(texts):
-        return None
-    rows = [line.split() for text in texts for line in text.splitlines()[1:]]
-    return frozenset(int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A")
 
 
 def _user_ranges(root: Path) -> Iterator[UserRange]:

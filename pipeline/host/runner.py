@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _PLAIN = re.compile(r"(/[A-Za-z0-9._+-]+)+")
 _SUFFIX = re.compile(r"([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)?")
 
+SLICE = "nifty.slice"
+GROUP = 100
+
 # A manifest comes with its image: it may ask for libraries and data that everybody may read, not
 # for /root. /usr/lib as a whole is more: nspawn would find systemd there, and boot that.
 _BINDABLE = re.compile(
@@ -94,6 +97,10 @@ class Runner(Protocol):
         """The unit's name up to the instance: `nifty`, as in nifty@7.service and nifty.service."""
 
     @property
+    def is_grouped(self) -> bool:
+        """Whether a hundred instances at a time have a slice of their own: see `place`."""
+
+    @property
     def needs(self) -> tuple[Need, ...]:
         """Programs this host must have."""
 
@@ -125,14 +132,37 @@ class Runner(Protocol):
         """The entries of PREFIX/.nifty that `support` makes."""
 
 
-def unit_name(runner: Runner, suffix: str) -> str:
-    """The unit of the instance `nifty<suffix>`: nameless, it cannot be a template's (and is not).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where systemd has an instance: its *unit*, the *file* that is read, the *slices* above."""
+
+    unit: str
+    file: str
+    slices: tuple[str, ...]
+
+
+def place(runner: Runner, suffix: str) -> Place:
+    """Where the instance `nifty<suffix>` is: nameless, its unit cannot be a template's.
+
+    At every start and stop systemd goes through all units of the slice (seen with 252:
+    unit_add_family_to_cgroup_realize_queue, for control groups of version 1), so a thousand in one
+    take PID 1 a thousand times as long. A grouped runner has a slice for a hundred, named by the
+    last part of the template's name, which is what `Slice=` can take of an instance (`%j`).
 
     Raises UnitError for a suffix that needs escaping in a unit's or host's name.
     """
     if not _SUFFIX.fullmatch(suffix):
         raise UnitError(f"{suffix!r}: not what an instance can be called (letters, digits and -)")
-    return f"{runner.stem}@{suffix}.service" if suffix else f"{runner.stem}.service"
+    template = runner.stem
+    if runner.is_grouped and suffix:
+        template += f"-{int(suffix) // GROUP}" if suffix.isdecimal() else "-named"
+    slices = (SLICE, f"nifty-{template.rpartition('-')[2]}.slice")
+    file = f"{template}{'@' if suffix else ''}.service"
+    return Place(
+        unit=file.replace("@", f"@{suffix}"),
+        file=file,
+        slices=slices if runner.is_grouped else (SLICE,),
+    )
 
 
 def environment_file(prefix: Path, suffix: str) -> Path:

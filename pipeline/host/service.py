@@ -49,6 +49,7 @@ class Service:
 
     name: str = "service"
     stem: str = "nifty-service"
+    is_grouped: bool = True
     needs: tuple[Need, ...] = (
         Need(program="unshare", package="util-linux"),
         Need(program="mount", package="mount"),
@@ -131,6 +132,7 @@ def _mounts(prefix: Path, root: str, launch: Launch) -> Iterator[tuple[str, str,
 #   systemd takes for the main process the one that is its own child, which is init.
 # - unshare --mount: what the launcher mounts is the instance's alone, and systemd never reads it;
 #   PrivateMounts= would do the same and cost three times as much.
+# - Slice: %j is the last part of the template's name, the hundred that the instance belongs to.
 # - reboot(2) in a PID namespace ends its init with SIGHUP, power off and halt with SIGINT
 #   (pid_namespaces(7)): start again after the one, and none of them is a failure.
 # - LimitNPROC counts for each user of each user namespace and needs no control group; LimitDATA
@@ -144,7 +146,7 @@ _SERVICE_TEXT = (
     HEAD
     + """\
 Type=forking
-Slice=nifty.slice
+Slice=nifty-%j.slice
 EnvironmentFile={prefix}/.nifty/units/%i.env
 StandardInput=null
 StandardOutput=null
@@ -174,8 +176,8 @@ SystemCallFilter=~open_by_handle_at userfaultfd io_uring_setup quotactl nfsservc
 _LAUNCHER_TEXT = """\
 #!/bin/sh
 # Starts the instance nifty$2 below $1 in three steps, each with less than the one before. It begins
-# as root of the host, in a mount namespace of its own: nifty-service@.service sees to that, and has
-# NIFTY_BASE in the environment.
+# as root of the host, in a mount namespace of its own: the unit sees to that, and has NIFTY_BASE in
+# the environment.
 set -eu
 
 fail() {

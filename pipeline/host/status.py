@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.host import banner, cgroup, systemd
-from pipeline.host.units import patterns, unit_of
+from pipeline.host import banner, cgroup, sockets, systemd
+from pipeline.host.units import group_of, patterns, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,16 +17,22 @@ if TYPE_CHECKING:
     from pipeline.host.state import Instance
     from pipeline.host.systemd import State
 
+MOST_ASKED = 2000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One instance: *image* is its digest; nobody is asked for an answer where nothing runs."""
+    """One instance: *image* is its digest; nobody is asked for an answer where nothing runs.
+
+    *is_asked*: the answer is an SSH banner; else that a server of the instance's listens.
+    """
 
     name: str
     port: int
     image: str
     state: State
     answers: bool | None
+    is_asked: bool
     memory: Memory | None
 
 
@@ -42,12 +48,19 @@ def states(instances: Iterable[Instance]) -> Mapping[str, State]:
 def rows(instances: Sequence[Instance], *, top: Path | None = None) -> tuple[Row, ...]:
     """A row for each of *instances*, in their order; *top* is where systemd keeps its groups.
 
-    Asks every running instance's port for an SSH banner, and waits a second for it at most.
+    Asks every running instance's port for an SSH banner, and waits a second for it at most. That
+    takes a millisecond of the host's time for each; beyond MOST_ASKED of them it looks whether the
+    instance's own root listens there.
     """
     top = top or cgroup.hierarchy()
     state = states(instances)
     running = [instance for instance in instances if not state[instance.name].is_at_rest]
-    answering = banner.answering((instance.port for instance in running), seconds=1.0)
+    is_asked = len(running) <= MOST_ASKED
+    if is_asked:
+        answering = banner.answering((instance.port for instance in running), seconds=1.0)
+    else:
+        owners = sockets.listening() or {}
+        answering = frozenset(one.port for one in running if one.base in owners.get(one.port, ()))
     return tuple(
         Row(
             name=instance.name,
@@ -55,7 +68,8 @@ def rows(instances: Sequence[Instance], *, top: Path | None = None) -> tuple[Row
             image=instance.image,
             state=state[instance.name],
             answers=None if is_at_rest else instance.port in answering,
-            memory=None if is_at_rest else cgroup.memory(cgroup.group(unit_of(instance), top=top)),
+            is_asked=is_asked,
+            memory=None if is_at_rest else cgroup.memory(top / group_of(instance)),
         )
         for instance in instances
         for is_at_rest in (state[instance.name].is_at_rest,)
@@ -71,6 +85,7 @@ def as_json(rows: Iterable[Row]) -> str:
             "image": row.image,
             "state": row.state.value,
             "answers": row.answers,
+            "answer_source": "banner" if row.is_asked else "socket",
             "memory": row.memory.size if row.memory else None,
             "memory_source": row.memory.source.value if row.memory else None,
         }
@@ -88,9 +103,17 @@ def as_table(rows: Iterable[Row]) -> tuple[tuple[str, ...], ...]:
             str(row.port),
             row.image[:12],
             row.state.value,
-            "-" if row.answers is None else "answers" if row.answers else "silent",
+            _told(row),
             f"{row.memory.size / 1e6:.1f} MB ({row.memory.source.value})" if row.memory else "-",
         )
         for row in rows
     )
     return (head, *body)
+
+
+def _told(row: Row) -> str:
+    if row.answers is None:
+        return "-"
+    if not row.answers:
+        return "silent"
+    return "answers" if row.is_asked else "listens"

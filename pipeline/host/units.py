@@ -1,7 +1,7 @@
 """The files in /etc/systemd/system: what they say, and how they get there and away.
 
-One template for all instances below one prefix. Each file's first line says who wrote it and for
-which prefix; a file without that line is somebody else's and stays as it is.
+A template for all instances of a runner, or for a hundred of them. Each file's first line says who
+wrote it and for which prefix; a file without that line is somebody else's and stays as it is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import NiftyError
 from pipeline.host import dropins, state, systemd
 from pipeline.host.runner import (
+    SLICE,
     Bind,
     Launch,
     Runner,
@@ -21,20 +22,19 @@ from pipeline.host.runner import (
     environment_file,
     environment_text,
     mounts_file,
-    unit_name,
+    place,
 )
 from pipeline.host.runners import RUNNERS
 from pipeline.run import CLEAN_ENVIRONMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pipeline.host.layout import Layout
     from pipeline.host.state import Instance
     from pipeline.image.manifest import Manifest
 
 DIRECTORY = Path("/etc/systemd/system")
-SLICE = "nifty.slice"
 TARGET = "nifty.target"
 MARK = "# written by nifty for the prefix "
 
@@ -64,13 +64,22 @@ def runner_of(instance: Instance) -> Runner:
 
 def unit_of(instance: Instance) -> str:
     """The unit that runs *instance*."""
-    return unit_name(runner_of(instance), instance.suffix)
+    return place(runner_of(instance), instance.suffix).unit
+
+
+def group_of(instance: Instance) -> Path:
+    """The control group of *instance*, below the directory in which systemd has its groups."""
+    where = place(runner_of(instance), instance.suffix)
+    return Path(*where.slices, where.unit)
 
 
 def patterns() -> tuple[str, ...]:
     """Patterns (glob(7)) that the unit of every instance matches."""
-    stems = dict.fromkeys(runner.stem for runner in RUNNERS.values())
-    return tuple(f"{stem}{rest}" for stem in stems for rest in ("@*.service", ".service"))
+    return tuple(
+        f"{runner.stem}{rest}"
+        for runner in RUNNERS.values()
+        for rest in ("-*@*.service" if runner.is_grouped else "@*.service", ".service")
+    )
 
 
 def launch_of(instance: Instance, layout: Layout, binds: Iterable[Bind]) -> Launch:
@@ -106,8 +115,8 @@ def binds_of(manifest: Manifest) -> tuple[Bind, ...]:
 
 def programs(runners: Iterable[Runner]) -> Mapping[str, Path]:
     """Where this host has what *runners* start; raises UnitFilesError naming what is missing."""
-    found = {}
-    for need in (need for runner in runners for need in runner.needs):
+    found: dict[str, Path] = {}
+    for need in (need for runner in dict.fromkeys(runners) for need in runner.needs):
         path = shutil.which(need.program, path=CLEAN_ENVIRONMENT["PATH"])
         if path is None:
             raise UnitFilesError(
@@ -118,36 +127,40 @@ def programs(runners: Iterable[Runner]) -> Mapping[str, Path]:
 
 
 def wanted(
-    runners: Iterable[Runner], prefix: Path, where: Mapping[str, Path]
+    served: Iterable[tuple[Runner, str]], prefix: Path, where: Mapping[str, Path]
 ) -> tuple[UnitFile, ...]:
-    """Every file for instances below *prefix*; *where* is what `programs` found.
+    """Every file for instances below *prefix*, given as runner and suffix.
+
+    *where* is what `programs` found.
 
     Raises UnitError for a prefix that cannot stand in a unit.
     """
     check_plain(str(prefix))
     texts = {SLICE: _SLICE_TEXT, TARGET: _TARGET_TEXT}
-    for runner in runners:
-        text = runner.service(prefix, where)
-        # the same text twice: where there is no instance name, %i is empty (systemd.unit(5))
-        texts |= {f"{runner.stem}@.service": text, f"{runner.stem}.service": text}
+    services: dict[str, str] = {}
+    for runner, suffix in served:
+        if runner.name not in services:
+            services[runner.name] = runner.service(prefix, where)
+        # one text for all: where there is no instance name, %i is empty (systemd.unit(5))
+        texts[place(runner, suffix).file] = services[runner.name]
     return tuple(
         UnitFile(name=name, text=f"{MARK}{prefix}\n{text}") for name, text in texts.items()
     )
 
 
-def check(runners: Iterable[Runner], prefix: Path) -> None:
-    """Raise what `install` would, before there are instances that could not be started."""
-    chosen = tuple(runners)
-    changes(wanted(chosen, prefix, programs(chosen)))
+def check(served: Iterable[tuple[Runner, str]], prefix: Path) -> tuple[UnitFile, ...]:
+    """What `install` would write; raises what that would, before there is anything to start."""
+    chosen = tuple(served)
+    return changes(wanted(chosen, prefix, programs(runner for runner, _ in chosen)))
 
 
-def install(runners: Iterable[Runner], prefix: Path) -> tuple[str, ...]:
-    """Have systemd know the units of *runners* below *prefix*; the files that had to be written.
+def install(served: Iterable[tuple[Runner, str]], prefix: Path) -> tuple[str, ...]:
+    """Have systemd know the units of instances below *prefix*, given as runner and suffix.
 
-    Raises UnitError and UnitFilesError as `wanted` and `changes` do, before anything is touched.
+    Returns the files that had to be written. Raises UnitError and UnitFilesError as `wanted` and
+    `changes` do, before anything is touched.
     """
-    chosen = tuple(runners)
-    todo = changes(wanted(chosen, prefix, programs(chosen)))
+    todo = check(served, prefix)
     write(todo)
     # a run killed between writing and reloading is finished by the next one
     if todo or systemd.needs_reload((SLICE, TARGET, *patterns())):
@@ -202,7 +215,7 @@ def remove(prefix: Path, directory: Path = DIRECTORY) -> tuple[str, ...]:
 
     Raises UnitFilesError, and removes nothing, if one is somebody else's or another prefix's.
     """
-    ours = owned((SLICE, TARGET, *_service_names(RUNNERS.values())), prefix, directory)
+    ours = owned((SLICE, TARGET, *_service_files(directory)), prefix, directory)
     for name in ours:
         (directory / name).unlink()
     return ours
@@ -220,8 +233,13 @@ def owned(names: Iterable[str], prefix: Path, directory: Path = DIRECTORY) -> tu
     return tuple(ours)
 
 
-def _service_names(runners: Iterable[Runner]) -> tuple[str, ...]:
-    return tuple(f"{runner.stem}{at}.service" for runner in runners for at in ("@", ""))
+def _service_files(directory: Path) -> Iterator[str]:
+    for runner in RUNNERS.values():
+        yield f"{runner.stem}.service"
+        if runner.is_grouped:
+            yield from sorted(path.name for path in directory.glob(f"{runner.stem}-*@.service"))
+        else:
+            yield f"{runner.stem}@.service"
 
 
 def _read(path: Path) -> str | None:

@@ -27,7 +27,8 @@ def refuse_deploy(settings: Settings, wanted: Wanted, image: Image) -> None:
     refuse_kind(wanted)
     systemd.require()
     layout.check_owner(settings.prefix)
-    units.check((runners.RUNNERS[wanted.runner],), settings.prefix)
+    runner = runners.RUNNERS[wanted.runner]
+    units.check(((runner, target.suffix) for target in wanted.targets), settings.prefix)
     names = {target.name for target in wanted.targets}
     known = _known(settings)
     count = len(_running(known) | names)
@@ -63,12 +64,13 @@ def refuse_kind(wanted: Wanted) -> None:
         raise UsageError(why)
 
 
-def refuse_runner(settings: Settings) -> None:
-    """Raise with what this host lacks for the runner asked for."""
+def refuse_runner(settings: Settings, chosen: Sequence[Instance]) -> None:
+    """Raise with what this host lacks for *chosen* under the runner asked for."""
     from pipeline.host import limits, probe, runners, units  # noqa: PLC0415
     from pipeline.host.state import Runner  # noqa: PLC0415
 
-    units.check((runners.RUNNERS[Runner(settings.runner)],), settings.prefix)
+    runner = runners.RUNNERS[Runner(settings.runner)]
+    units.check(((runner, one.suffix) for one in chosen), settings.prefix)
     question = asked(settings)
     limits.refuse(question, limits.check(question, probe.read(prefix=settings.prefix)))
 

@@ -225,7 +225,7 @@ def upgrade(settings: Settings) -> None:
     if settings.runner and not settings.dry:
         as_root("upgrade")
         systemd.require()
-        before.refuse_runner(settings)
+        before.refuse_runner(settings, chosen)
         over = rolling.change_runner(
             layout_of(settings), chosen, Runner(settings.runner), batch=settings.batch
         )

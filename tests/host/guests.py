@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.host.runner import unit_name
+from pipeline.host.runner import place
 from pipeline.host.runners import RUNNERS
 from pipeline.host.state import Runner
 from pipeline.paths import PROJECT
@@ -66,17 +66,22 @@ class Guests:
 
     def unit(self, name: str) -> str:
         """The unit that runs the instance."""
-        return unit_name(RUNNERS[Runner(self.runner)], name.removeprefix("nifty"))
+        return place(RUNNERS[Runner(self.runner)], name.removeprefix("nifty")).unit
 
     def ssh(self, name: str, command: str) -> str:
         """What *command* prints in a session of the instance's user."""
         argv = ["ssh", "-F", "/home/.nifty/ssh_config", "-o", "BatchMode=yes", name, command]
         return self.machine.run(argv, timeout=30).stdout
 
+    def group(self, name: str) -> str:
+        """The control group of the instance in the machine."""
+        where = place(RUNNERS[Runner(self.runner)], name.removeprefix("nifty"))
+        return "/".join(("/sys/fs/cgroup", *where.slices, where.unit))
+
     def init(self, name: str) -> int:
         """The number that the instance's init has in the machine."""
         script = (
-            f"for pid in $(find /sys/fs/cgroup/nifty.slice/{self.unit(name)} "
+            f"for pid in $(find {self.group(name)} "
             "-name cgroup.procs -exec cat {} +); do "
             "read -r _ rest < <(grep NSpid /proc/$pid/status); set -- $rest; "
             '[ "$#" = 2 ] && [ "$2" = 1 ] && echo $pid; done; true'

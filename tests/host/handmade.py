@@ -40,7 +40,8 @@ def main(prefix: Path, chosen: state.Runner, suffixes: list[str]) -> None:
         state.write(where, one)
     clients.write(where, state.read_all(where))
     fleet.support(where, (runners.RUNNERS[chosen],))
-    units.install((runners.RUNNERS[chosen],), prefix)
+    served = ((runners.RUNNERS[chosen], suffix.strip("_")) for suffix in suffixes)
+    units.install(served, prefix)
 
 
 def instance(

@@ -82,11 +82,11 @@ def test_moving_to_the_other_runner_and_back(fleet: User) -> None:
     fleet.doit("upgrade", "runner=service")
     back = active(fleet), fleet.ssh("nifty1", "hostname").stdout
     assert there == (
-        ["nifty-service@3.service", "nifty@1.service", "nifty@2.service"],
+        ["nifty-service-0@3.service", "nifty@1.service", "nifty@2.service"],
         "nifty1\n",
     )
     assert enabled == "nifty@1.service\n"
-    assert back == ([f"nifty-service@{number}.service" for number in (1, 2, 3)], "nifty1\n")
+    assert back == ([f"nifty-service-0@{number}.service" for number in (1, 2, 3)], "nifty1\n")
 
 
 def test_fork_bomb_stays_in_its_instance(fleet: User) -> None:
@@ -116,10 +116,10 @@ def test_planted_links_lead_nowhere(fleet: User) -> None:
         "ln -s / cbin; ln -s /etc dev; ln -s /root run; ln -s /usr tmp; ln -s /etc/shadow"
         " etc/resolv.conf; chown -hR 720896:720896 cbin dev run tmp etc/resolv.conf"
     )
-    fleet.shell("systemctl start nifty-service@3", check=False)
+    fleet.shell("systemctl start nifty-service-0@3", check=False)
     after = fleet.shell(state)
     fleet.shell(
-        "systemctl stop nifty-service@3; systemctl reset-failed 'nifty-service@3'; "
+        "systemctl stop nifty-service-0@3; systemctl reset-failed 'nifty-service-0@3'; "
         "rm -r /home/nifty3; mv /home/kept /home/nifty3",
         check=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from typing import TYPE_CHECKING
@@ -84,7 +85,8 @@ def test_exposure_does_not_grow(running: Guests) -> None:
 
 def test_installing_again_changes_nothing(guests: Guests) -> None:
     runner = f"runners.RUNNERS[state.Runner({guests.runner!r})]"
-    told = guests.call(f'print(units.install(({runner},), Path("/home")))').stdout
+    served = f"[({runner}, suffix) for suffix in ('', '1')]"
+    told = guests.call(f'print(units.install({served}, Path("/home")))').stdout
     assert told == "()\n"
 
 
@@ -111,13 +113,20 @@ def test_session_has_the_hosts_time_zones(running: Guests) -> None:
     assert running.ssh("nifty1", "TZ=Asia/Tokyo date +%Z") == "JST\n"
 
 
+def test_sockets_tell_who_would_answer(running: Guests) -> None:
+    told = running.call("status.MOST_ASKED = 0; print(status.as_json(status.rows(known)))").stdout
+    rows = [(row["answers"], row["answer_source"]) for row in json.loads(told)]
+    assert rows == [(True, "socket")] * len(NAMES)
+
+
 def test_status_tells_memory_of_what_runs(running: Guests) -> None:
     assert running.status()["nifty1"]["memory"] > 100_000
 
 
 def test_everything_is_in_the_slice(running: Guests) -> None:
-    argv = ["systemctl", "show", "--property=Slice", "--value", running.unit("nifty")]
-    assert running.machine.run(argv).stdout == "nifty.slice\n"
+    found = running.machine.run(["find", "/sys/fs/cgroup", "-name", running.unit("nifty")])
+    assert found.stdout.splitlines() == [running.group("nifty")]
+    assert found.stdout.startswith("/sys/fs/cgroup/nifty.slice/")
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,20 @@ import os
 import socket
 import threading
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from fleet import make_instance
 
+from pipeline import run
 from pipeline.errors import NiftyError
-from pipeline.host import banner, cgroup, instances, status, systemd
+from pipeline.host import banner, cgroup, instances, sockets, status, systemd
 from pipeline.host.cgroup import Memory, Source
 from pipeline.host.status import Row
 from pipeline.host.systemd import State
-from pipeline.run import ProgramError, replace
+from pipeline.run import ProgramError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,9 +212,18 @@ ROWS = (
         image="ab" * 32,
         state=State.ACTIVE,
         answers=True,
+        is_asked=True,
         memory=Memory(size=1_100_000, source=Source.PSS),
     ),
-    Row(name="nifty2", port=2202, image="cd" * 32, state=State.INACTIVE, answers=None, memory=None),
+    Row(
+        name="nifty2",
+        port=2202,
+        image="cd" * 32,
+        state=State.INACTIVE,
+        answers=None,
+        is_asked=True,
+        memory=None,
+    ),
 )
 
 
@@ -223,6 +234,7 @@ def test_rows_as_json() -> None:
         "image": "ab" * 32,
         "state": "active",
         "answers": True,
+        "answer_source": "banner",
         "memory": 1_100_000,
         "memory_source": "pss",
     }
@@ -232,6 +244,22 @@ def test_table_says_what_was_counted() -> None:
     assert status.as_table(ROWS)[1] == (
         *("nifty1", "2201", "abababababab", "active", "answers", "1.1 MB (pss)"),
     )
+
+
+def test_table_says_who_was_not_asked() -> None:
+    rows = [replace(ROWS[0], is_asked=False, answers=answers) for answers in (True, False)]
+    assert [line[4] for line in status.as_table(rows)[1:]] == ["listens", "silent"]
+
+
+def test_listening_sockets_have_owners() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert os.geteuid() in (sockets.listening() or {})[port]
+    assert port not in (sockets.listening() or {})
+
+
+def test_a_host_without_a_table_of_sockets(tmp_path: Path) -> None:
+    assert sockets.listening(tmp_path) is None
 
 
 def test_table_has_dashes_for_what_does_not_run() -> None:
@@ -246,4 +274,4 @@ def test_description_has_five_in_detail_and_names_the_others() -> None:
 
 def test_program_that_is_missing_cannot_be_become() -> None:
     with pytest.raises(ProgramError, match="no-such-program-here"):
-        replace(["no-such-program-here"])
+        run.replace(["no-such-program-here"])

@@ -367,8 +367,8 @@ SYSTEM_CONF = """<busconfig>
 </busconfig>
 """
 LISTENING = """  sl  local_address rem_address   st tx_queue
-   0: 00000000:08FC 00000000:0000 0A 00000000:00000000
-   1: 0100007F:0899 0100007F:1F90 01 00000000:00000000
+   0: 00000000:08FC 00000000:0000 0A 00000000:00000000 00:00000000 00000000 589824 0 1 1
+   1: 0100007F:0899 0100007F:1F90 01 00000000:00000000 00:00000000 00000000 589824 0 2 1
 """
 MOUNTINFO = r"""20 1 8:1 / / rw,relatime - ext4 /dev/vda rw
 21 20 8:2 / /srv/two\040words rw,noexec shared:1 - xfs /dev/vdb rw

@@ -13,7 +13,8 @@ from pipeline.errors import NiftyError
 from pipeline.host import units
 from pipeline.host.layout import Layout
 from pipeline.host.nspawn import Nspawn
-from pipeline.host.runner import Bind, UnitError, environment_file, unit_name
+from pipeline.host.runner import Bind, Place, Runner, UnitError, environment_file, place
+from pipeline.host.service import Service
 from pipeline.host.state import Share, Users
 from pipeline.host.units import UnitFilesError
 
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
 
 HOME = Path("/home")
 ZONEINFO = Bind(source="/usr/share/zoneinfo", target="/usr/share/zoneinfo")
-PROGRAMS = {"systemd-nspawn": Path("/usr/bin/systemd-nspawn")}
+SERVED = ((Nspawn(), ""), (Nspawn(), "7"), (Nspawn(), "1234"))
+PROGRAMS = {name: Path("/usr/bin", name) for name in ("systemd-nspawn", "unshare")}
 
 
 def files(prefix: Path = HOME, program: str = "/usr/bin/systemd-nspawn") -> dict[str, str]:
-    wanted = units.wanted((Nspawn(),), prefix, {"systemd-nspawn": Path(program)})
+    wanted = units.wanted(SERVED, prefix, {"systemd-nspawn": Path(program)})
     return {file.name: file.text for file in wanted}
 
 
@@ -99,15 +101,67 @@ def test_prefix_that_means_something_else_to_systemd_is_refused(prefix: str) -> 
         files(Path(prefix))
 
 
-@pytest.mark.parametrize(("suffix", "unit"), [("7", "nifty@7.service"), ("", "nifty.service")])
-def test_unit_name(suffix: str, unit: str) -> None:
-    assert unit_name(Nspawn(), suffix) == unit
+@pytest.mark.parametrize(
+    ("runner", "suffix", "slices", "template"),
+    [
+        (Nspawn(), "1234", "nifty.slice", "nifty"),
+        (Service(), "1234", "nifty.slice/nifty-12.slice", "nifty-service-12"),
+        (Service(), "99", "nifty.slice/nifty-0.slice", "nifty-service-0"),
+        (Service(), "a-2", "nifty.slice/nifty-named.slice", "nifty-service-named"),
+    ],
+)
+def test_place(runner: Runner, suffix: str, slices: str, template: str) -> None:
+    found = place(runner, suffix)
+    assert (found.unit, found.file, "/".join(found.slices)) == (
+        f"{template}@{suffix}.service",
+        f"{template}@.service",
+        slices,
+    )
+
+
+@pytest.mark.parametrize(
+    ("runner", "slices", "unit"),
+    [
+        (Nspawn(), ("nifty.slice",), "nifty.service"),
+        (Service(), ("nifty.slice", "nifty-service.slice"), "nifty-service.service"),
+    ],
+)
+def test_place_of_the_nameless(runner: Runner, slices: tuple[str, ...], unit: str) -> None:
+    assert place(runner, "") == Place(unit=unit, file=unit, slices=slices)
+
+
+def test_slice_of_the_template_is_where_the_group_is() -> None:
+    # %j: what follows the last dash of the unit's name before @ (systemd.unit(5))
+    found = place(Service(), "1234")
+    template = found.file.partition("@")[0]
+    text = Service().service(HOME, PROGRAMS)
+    (line,) = (line for line in text.splitlines() if line.startswith("Slice="))
+    assert line.replace("%j", template.rpartition("-")[2]) == f"Slice={found.slices[-1]}"
+
+
+def test_a_file_for_each_hundred_in_use() -> None:
+    served = [(Service(), str(number)) for number in (1, 99, 100, 5000)]
+    names = {file.name for file in units.wanted(served, HOME, PROGRAMS)}
+    assert names == {
+        "nifty.slice",
+        "nifty.target",
+        *(f"nifty-service-{group}@.service" for group in (0, 1, 50)),
+    }
+
+
+def test_every_file_of_ours_is_removed_and_no_other(tmp_path: Path) -> None:
+    served: list[tuple[Runner, str]] = [(Service(), "1"), (Service(), "100"), (Nspawn(), "7")]
+    wanted = units.wanted(served, HOME, PROGRAMS)
+    units.write(wanted, tmp_path)
+    (tmp_path / "other.service").touch()
+    assert set(units.remove(HOME, tmp_path)) == {file.name for file in wanted}
+    assert [path.name for path in tmp_path.iterdir()] == ["other.service"]
 
 
 @pytest.mark.parametrize("suffix", ["a b", "../x", "a@b", "-a", "a-", "a_b", "%i", "a\n"])
 def test_suffix_that_needs_escaping_is_refused(suffix: str) -> None:
     with pytest.raises(UnitError):
-        unit_name(Nspawn(), suffix)
+        place(Nspawn(), suffix)
 
 
 def test_environment_file_of_the_template_is_where_environments_lie() -> None:
@@ -169,7 +223,7 @@ def test_bind_of_libraries_and_data_is_granted(source: str) -> None:
 
 
 def written(directory: Path, prefix: Path = HOME) -> None:
-    units.write(units.changes(units.wanted((Nspawn(),), prefix, PROGRAMS), directory), directory)
+    units.write(units.changes(units.wanted(SERVED, prefix, PROGRAMS), directory), directory)
 
 
 def test_written_files_are_as_wanted(tmp_path: Path) -> None:
@@ -179,7 +233,7 @@ def test_written_files_are_as_wanted(tmp_path: Path) -> None:
 
 def test_nothing_changes_the_second_time(tmp_path: Path) -> None:
     written(tmp_path)
-    assert units.changes(units.wanted((Nspawn(),), HOME, PROGRAMS), tmp_path) == ()
+    assert units.changes(units.wanted(SERVED, HOME, PROGRAMS), tmp_path) == ()
 
 
 def test_older_text_of_ours_is_replaced(tmp_path: Path) -> None:
