@@ -110,6 +110,8 @@ class Service:
 
 def _mounts(prefix: Path, root: str, launch: Launch) -> Iterator[tuple[str, str, str, str]]:
     own = f"nosuid,nodev,uid={launch.base},gid={launch.base}"
+    # a host that is a container itself has /proc/sys read-only; this one is gone with the host's /
+    yield "nifty", "/proc", "proc", "nosuid,nodev,noexec"
     yield root, root, "none", "bind,nosuid,nodev"
     yield "tmpfs", f"{root}/tmp", "tmpfs", f"{own},mode=1777,size=10%"  # noqa: S108 (inside)
     yield "tmpfs", f"{root}/run", "tmpfs", f"{own},mode=755,size=20%"
@@ -175,69 +177,77 @@ SystemCallFilter=~open_by_handle_at userfaultfd io_uring_setup quotactl nfsservc
 
 _LAUNCHER_TEXT = """\
 #!/bin/sh
-# Starts the instance nifty$2 below $1 in three steps, each with less than the one before. It begins
-# as root of the host, in a mount namespace of its own: the unit sees to that, and has NIFTY_BASE in
-# the environment.
+# Starts the instance nifty$2 below $1 in two steps. It begins as root of the host, in a mount
+# namespace of its own: the unit sees to that, and has NIFTY_BASE in the environment.
 set -eu
 
-fail() {
-    logger -t nifty -- "nifty$2: $3"
-    exit 1
+tell() {
+    [ "$1" = 0 ] || logger -t nifty -- "$2: $told"
 }
 
-case ${3:-mounts} in
+case ${3:-outside} in
 
 # 1. Namespaces, the users of one, and what is mounted. All of that before there is a mount
 #    namespace which belongs to the user namespace: so it is locked there (mount_namespaces(7)).
-mounts)
-    # The pipe at standard input is opened for writing as well: through it step 2 is told to go on.
-    : | {
-        exec 3>/proc/self/fd/0
-        @unshare@ --user --keep-caps --pid --uts --ipc --cgroup \\
-            /bin/sh "$0" "$1" "$2" names 3>&- |
-        if
-            told="no namespaces: see doit doctor"
-            # 65536 numbers of the host are the namespace's users (user_namespaces(7))
-            read -r pid &&
-            echo "0 $NIFTY_BASE 65536" >"/proc/$pid/uid_map" &&
-            echo "0 $NIFTY_BASE 65536" >"/proc/$pid/gid_map" &&
-            told=$(@mount@ --all --fstab "$1/.nifty/units/$2.fstab" 2>&1)
-        then
-            echo go >&3
-        else
-            echo stop >&3
-            fail "$1" "$2" "$told"
-        fi
-    }
+outside)
+    told="no namespaces: see doit doctor"
+    trap 'tell $? "nifty$2"' EXIT
+    # A small here-document is a pipe, with a line in it already: 3 and 5 are the ends of one that
+    # leads here, 4 and 6 of one that leads to step 2.
+    exec 3<<. 4<<.
+
+.
+
+.
+    if ! [ -p /proc/self/fd/3 ]; then
+        # bash before 5.1 makes files of them
+        mkfifo -m 600 "/run/nifty$2.3" "/run/nifty$2.4"
+        exec 3<>"/run/nifty$2.3" 4<>"/run/nifty$2.4"
+        rm "/run/nifty$2.3" "/run/nifty$2.4"
+        echo >&3
+        echo >&4
+    fi
+    exec 5>/proc/self/fd/3 6>/proc/self/fd/4
+    @unshare@ --user --keep-caps --pid --uts --ipc --cgroup \\
+        /bin/sh "$0" "$1" "$2" inside <&4 >&5 3<&- 4<&- 5>&- 6>&- &
+    exec 4<&- 5>&-
+    read -r _ <&3
+    read -r _ <&3
+    # 65536 numbers of the host are the namespace's users (user_namespaces(7))
+    echo "0 $NIFTY_BASE 65536" >"/proc/$!/uid_map"
+    echo "0 $NIFTY_BASE 65536" >"/proc/$!/gid_map"
+    told=$(@mount@ --all --fstab "$1/.nifty/units/$2.fstab" 2>&1)
+    echo go >&6
+    wait $!
     ;;
 
 # 2. In the namespaces, with capabilities there only, and still among the host's files. The first
 #    child is number 1 of the new PID namespace and becomes init; this ends.
-names)
-    echo $$
+inside)
+    echo begun
+    read -r _
     read -r word
-    [ "$word" = go ] || exit 1
+    [ "$word" = go ]
     (
         exec </dev/null >/dev/null
+        told="its host name or its limits cannot be set"
+        trap 'tell $? "nifty$2"' EXIT
+        echo "nifty$2" >/proc/sys/kernel/hostname
+        # No further namespace, in which root could have all capabilities again.
+        for kind in user pid uts ipc cgroup net; do
+            echo 0 >"/proc/sys/user/max_${kind}_namespaces"
+        done
+        # but the one that follows
+        echo 1 >/proc/sys/user/max_mnt_namespaces
+        unset NIFTY_BASE INVOCATION_ID SYSTEMD_EXEC_PID LANG
         # The last mount lies on top of /, where only .. finds it: the instance's root. Nothing
         # leads back from there, as what is below has no name.
         cd -P /..
+        # Root of the namespace, with what an instance's root may do and nothing else.
         exec @unshare@ --mount --propagation unchanged --mount-proc=proc \\
-            /bin/sh "$0" "$1" "$2" last
+            @setpriv@ --reuid=0 --regid=0 --clear-groups --ambient-caps=-all --inh-caps=-all \\
+            --bounding-set=-all@capabilities@ @chroot@ . /sbin/init
     ) &
-    ;;
-
-# 3. As number 1. Paths without a slash before them are the instance's.
-last)
-    echo "nifty$2" >proc/sys/kernel/hostname
-    # No further namespace, in which root could have all capabilities again.
-    for kind in user mnt pid uts ipc cgroup net; do
-        echo 0 >"proc/sys/user/max_${kind}_namespaces"
-    done
-    unset NIFTY_BASE INVOCATION_ID SYSTEMD_EXEC_PID LANG
-    # Root of the namespace, with what an instance's root may do and nothing else.
-    exec @setpriv@ --reuid=0 --regid=0 --clear-groups --ambient-caps=-all --inh-caps=-all \\
-        --bounding-set=-all@capabilities@ @chroot@ . /sbin/init
     ;;
 esac
 """

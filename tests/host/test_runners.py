@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.host
 
+THIRD = "nifty-service-0@3.service"
+
 
 @pytest.fixture(scope="module")
 def fleet(machine: Machine) -> Iterator[User]:
@@ -125,3 +127,32 @@ def test_planted_links_lead_nowhere(fleet: User) -> None:
     )
     fleet.doit("start", "name=3")
     assert after == before
+
+
+def test_what_fails_is_told_in_the_journal(fleet: User) -> None:
+    fleet.doit("stop", "name=3")
+    table = "/home/.nifty/units/3.fstab"
+    before = fleet.machine.get(table)
+    fleet.machine.put(table, before + b"/nowhere /home/nifty3/nowhere none bind\n")
+    fleet.shell(f"systemctl start {THIRD}; systemctl reset-failed {THIRD}", check=False)
+    told = fleet.shell("journalctl --quiet --output=cat -t nifty")
+    fleet.machine.put(table, before)
+    fleet.doit("start", "name=3")
+    assert "nifty3: mount: /home/nifty3/nowhere: mount point does not exist" in told
+
+
+def test_older_bash_as_sh_starts_one(fleet: User) -> None:
+    # as bash 4.4 is: a here-document is a file
+    fleet.doit("stop", "name=3")
+    fleet.shell(
+        f"mkdir /run/systemd/system/{THIRD}.d; cd /run/systemd/system/{THIRD}.d;"
+        "printf '[Service]\\nEnvironment=BASH_COMPAT=50\\nExecStart=\\n' >older.conf;"
+        "sed -n 's@/bin/sh@/bin/bash --posix@; /^ExecStart=/p'"
+        " /etc/systemd/system/nifty-service-0@.service >>older.conf; systemctl daemon-reload"
+    )
+    fleet.doit("start", "name=3")
+    argv = fleet.shell(f"systemctl show -P ExecStart {THIRD}")
+    left = fleet.shell("ls /run | grep nifty || true")
+    fleet.shell(f"rm -r /run/systemd/system/{THIRD}.d; systemctl daemon-reload")
+    assert "/bin/bash --posix" in argv
+    assert left == ""
