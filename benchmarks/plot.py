@@ -119,8 +119,13 @@ def _thousands(counts: list[int]) -> list[str]:
 
 
 def _start(result: dict[str, Any]) -> Any:
-    count = max(row["count"] for row in result["rows"])
-    rows = [row for row in result["rows"] if row["count"] == count]
+    ways = {row["way"] for row in result["rows"]}
+    at: dict[int, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        at.setdefault(row["count"], []).append(row)
+    # the host has room for every way at small counts
+    count = max(count for count, rows in at.items() if len(rows) == len(ways))
+    rows = at[count]
     shown = (
         ("start to the last banner, s", "start", 1.0),
         ("memory each, MemAvailable, MB", "available", 1 / count / 1e6),

@@ -13,6 +13,7 @@ all of them are idle, and the PSS of all processes in their control groups.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 from contextlib import contextmanager
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
     from benchmarks.options import Options
 
-# More than that takes settings of the host that a benchmark must not change (kernel.pid_max).
-MOST = 1000
 FLOOR = "C loop"
 MEASURES = ("start", "available", "pss", "stop")
 MACHINE_CODE = PROJECT / "tests" / "host"
@@ -68,15 +67,16 @@ def missing() -> str | None:
 
 def measure(options: Options) -> dict[str, Any]:
     """Samples of every way, by count."""
-    counts = tuple(count for count in options.counts if count <= MOST) or (MOST,)
-    ways = (*(runner.value for runner in RUNNERS), inside.LOOP)
     samples: dict[tuple[int, str], list[dict[str, float]]] = {}
     with filesystems.workplace() as work, _place(options, compiled("loop", work)) as (where, once):
-        for count in counts:
+        for count in options.counts:
+            ways = tuple(_possible(count))
             for turn in range(options.rounds):
                 say(f"start: {count} instances, round {turn + 1} of {options.rounds}")
                 for way in ways:
                     samples.setdefault((count, way), []).append(once(way, count))
+    if not samples:
+        raise inside.StartError("this host has no room for any of these counts of instances")
     rows = [
         {
             "way": FLOOR if way == inside.LOOP else f"runner={way}",
@@ -85,8 +85,34 @@ def measure(options: Options) -> dict[str, Any]:
         }
         for (count, way), found in samples.items()
     ]
-    settings = {"counts": counts, "rounds": options.rounds, "where": where}
+    settings = {
+        "counts": sorted({count for count, _ in samples}),
+        "rounds": options.rounds,
+        "where": where,
+    }
     return {**results.described("start", settings), "rows": rows, "fits": _fits(rows)}
+
+
+def _possible(count: int) -> Iterator[str]:
+    """Runners for which this host has room, and last the loop if there are any; others are told.
+
+    A benchmark changes no settings of the host, and half of its memory is for what else is there.
+    """
+    is_possible = False
+    numbers = int(Path("/proc/sys/kernel/pid_max").read_text("ascii"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for runner, how in RUNNERS.items():
+        if how.cost.tasks * count > numbers * 3 // 4:
+            why = f"{how.cost.tasks * count} of {numbers} process numbers (kernel.pid_max)"
+        elif how.cost.memory * count > memory // 2:
+            why = f"{how.cost.memory * count / 1e9:.1f} of {memory / 1e9:.1f} GB of memory"
+        else:
+            is_possible = True
+            yield runner.value
+            continue
+        say(f"start: {count} instances of runner={runner.value} are left out: they take {why}")
+    if is_possible:
+        yield inside.LOOP
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
-from benchmarks import filesystems, image, inside, options, peers, results
+from benchmarks import filesystems, image, inside, options, peers, results, start
 from benchmarks import fit as fitting
 from benchmarks.fit import Verdict, fit
 from benchmarks.options import Options, OptionsError
@@ -200,6 +200,18 @@ def test_the_task_hands_its_variables_on() -> None:
         "--prefix", "/home", "--rounds", "2",
         "--parts", "deploy", "--counts", "10,20", "--on", "xfs",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "ways"), [(10, ["nspawn", "service", "loop"]), (10**8, []), (10**9, [])]
+)
+def test_what_the_host_has_no_room_for_is_left_out_and_told(
+    count: int, ways: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list(start._possible(count)) == ways
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 - len(ways[:2])
+    assert all("left out: they take" in line for line in told)
 
 
 def row(**fields: Any) -> dict[str, Any]:
