@@ -173,9 +173,9 @@ def _end(loop: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_for_banners(pending: set[int]) -> None:
-    # as often as `doit start` asks
     news = time.monotonic()
     while pending:
+        began = time.process_time()
         answering = banner.answering(pending)
         if answering:
             news = time.monotonic()
@@ -183,7 +183,7 @@ def _wait_for_banners(pending: set[int]) -> None:
         elif time.monotonic() - news > _PATIENCE:
             raise StartError(f"{len(pending)} instances of the C loop do not answer SSH")
         if pending:
-            time.sleep(_POLL)
+            instances.rest(began)  # asked as often as `doit start` asks
 
 
 def _check_nothing_runs(groups: Sequence[Path]) -> None:

@@ -181,7 +181,7 @@ def _wait_for_banners(
         done = answering | gone.keys()
         pending = {port: one for port, one in pending.items() if port not in done}
         if pending:
-            _rest(began)
+            rest(began)
     return tuple((failed | pending).values())
 
 
@@ -216,10 +216,10 @@ def _wait_for_rest(
         if not left or time.monotonic() - news > patience:
             return left
         pending = left
-        _rest(began)
+        rest(began)
 
 
-def _rest(began: float) -> None:
+def rest(began: float) -> None:
     """Wait until the next look; the last one *began* at that process_time."""
     time.sleep(max(_POLL, _IDLE_PART * (time.process_time() - began)))
 

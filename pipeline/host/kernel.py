@@ -41,7 +41,8 @@ class Limit:
 
 
 def _tasks_must(wanted: Wanted, host: Host) -> int:
-    return (host.threads or 0) + wanted.to_start * wanted.tasks + 512
+    # 2048: launchers on their way and servers asked for their banners, all at the same time
+    return (host.threads or 0) + wanted.to_start * wanted.tasks + 2048
 
 
 def _tasks_should(wanted: Wanted, host: Host) -> int:

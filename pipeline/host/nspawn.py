@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.host.runner import Cost, Launch, Need, check_plain
-from pipeline.host.unit_text import BOUNDS, CONFINED, HEAD
+from pipeline.host.unit_text import BOUNDS, CONFINED, HEAD, MOST_DATA, MOST_PROCESSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ class Nspawn:
         )
 
     def variables(self, launch: Launch) -> Mapping[str, str]:
-        """A range of users or `no`, `yes` or `no` for machined, and the read-only binds."""
+        """A range of users or `no`, `yes` or `no` for machined, binds, and resource limits."""
         binds = [f"--bind-ro={bind.source}:{bind.target}" for bind in launch.binds]
         if launch.cbin is not None:
             check_plain(str(launch.cbin))
@@ -68,8 +68,12 @@ class Nspawn:
             "NIFTY_USERS": "no" if launch.base is None else f"{launch.base}:65536",
             "NIFTY_REGISTER": "yes" if launch.register else "no",
             "NIFTY_BINDS": " ".join(binds),
+            # who shares the host's users would share one count of processes with all of them
+            "NIFTY_LIMITS": _LIMITS if launch.base is not None else "",
         }
 
+
+_LIMITS = f"--rlimit=NPROC={MOST_PROCESSES} --rlimit=DATA={MOST_DATA}"
 
 # Why it is so, from top to bottom:
 # - SYSTEMD_LOG_TARGET: nspawn's own complaints reach the journal by datagram, without an open
@@ -99,7 +103,7 @@ StandardError=null
 ExecStart={nspawn} --quiet --boot --register=${{NIFTY_REGISTER}} --keep-unit --settings=no \\
     --directory={prefix}/nifty%i --machine=nifty%i --private-users=${{NIFTY_USERS}} $NIFTY_BINDS \\
     --kill-signal={power_off} --console=pipe --link-journal=no --resolv-conf=bind-host \\
-    --timezone=off \\
+    --timezone=off $NIFTY_LIMITS \\
     --drop-capability=CAP_AUDIT_CONTROL,CAP_AUDIT_WRITE,CAP_DAC_READ_SEARCH,CAP_IPC_OWNER \\
     --drop-capability=CAP_LEASE,CAP_LINUX_IMMUTABLE,CAP_MKNOD,CAP_NET_BIND_SERVICE \\
     --drop-capability=CAP_NET_BROADCAST,CAP_NET_RAW,CAP_SETFCAP,CAP_SETPCAP,CAP_SYS_ADMIN \\

@@ -16,11 +16,18 @@ StartLimitBurst=10
 [Service]
 """
 
+# For each user of an instance, and for each process: what holds without a control group. NPROC
+# counts by user of each user namespace (setrlimit(2)). TasksMax and MemoryMax bound all of an
+# instance, where the kernel has both controllers.
+MOST_PROCESSES = 128
+MOST_DATA = "512M"
+
 BOUNDS = """\
 CPUAccounting=yes
 MemoryAccounting=yes
 TasksAccounting=yes
 TasksMax=256
+MemoryMax=1G
 OOMPolicy=continue
 OOMScoreAdjust=200
 LimitNOFILE=4096

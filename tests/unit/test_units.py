@@ -180,6 +180,7 @@ def test_environment_of_a_private_instance() -> None:
     assert variables(text) == {
         "NIFTY_USERS": "983040:65536",
         "NIFTY_REGISTER": "no",
+        "NIFTY_LIMITS": "--rlimit=NPROC=128 --rlimit=DATA=512M",
         "NIFTY_BINDS": (
             "--bind-ro=/home/cbin/d1:/cbin --bind-ro=/usr/share/zoneinfo:/usr/share/zoneinfo"
         ),
@@ -193,7 +194,8 @@ def test_environment_without_shared_programs_binds_none() -> None:
 
 def test_environment_with_the_hosts_users() -> None:
     one = make_instance("7", users=Users.HOST)
-    assert variables(environment(one))["NIFTY_USERS"] == "no"
+    told = variables(environment(one))
+    assert (told["NIFTY_USERS"], told["NIFTY_LIMITS"]) == ("no", "")
 
 
 def test_environment_of_a_registered_instance() -> None:
