@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 # init, syslogd, dropbear, and nspawn with its helper
-_COST = Cost(tasks=5, memory=1_600_000, is_registrable=True)
+_COST = Cost(tasks=5, memory=1_800_000, is_registrable=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,9 +145,10 @@ def place(runner: Runner, suffix: str) -> Place:
     """Where the instance `nifty<suffix>` is: nameless, its unit cannot be a template's.
 
     At every start and stop systemd goes through all units of the slice (seen with 252:
-    unit_add_family_to_cgroup_realize_queue, for control groups of version 1), so a thousand in one
-    take PID 1 a thousand times as long. A grouped runner has a slice for a hundred, named by the
-    last part of the template's name, which is what `Slice=` can take of an instance (`%j`).
+    unit_add_family_to_cgroup_realize_queue, for control groups of version 1), so ten thousand in
+    one slice cost PID 1 a hundred times what a thousand do. A grouped runner has a slice for a
+    hundred, named by the last part of the template's name, which is what `Slice=` can take of an
+    instance (`%j`).
 
     Raises UnitError for a suffix that needs escaping in a unit's or host's name.
     """

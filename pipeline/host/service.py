@@ -40,7 +40,7 @@ _CAPABILITIES = (
 
 
 # init, syslogd, dropbear
-_COST = Cost(tasks=3, memory=450_000)
+_COST = Cost(tasks=3, memory=600_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

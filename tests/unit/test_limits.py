@@ -209,7 +209,7 @@ def test_unreadable_limit_does_not_block() -> None:
         ("user numbers", DEBIAN, Wanted(count=28663), Status.OK),
         ("user numbers", DEBIAN, Wanted(count=28664), Status.FAIL),
         ("free memory", replace(DEBIAN, memory=GIB), THOUSAND, Status.FAIL),
-        ("free memory", replace(DEBIAN, memory=1_650_000_000), THOUSAND, Status.WARN),
+        ("free memory", replace(DEBIAN, memory=1_850_000_000), THOUSAND, Status.WARN),
         ("free memory", replace(DEBIAN, memory=GIB), replace(THOUSAND, running=900), Status.OK),
     ],
 )
