@@ -237,7 +237,9 @@ def _service_files(directory: Path) -> Iterator[str]:
     for runner in RUNNERS.values():
         yield f"{runner.stem}.service"
         if runner.is_grouped:
-            yield from sorted(path.name for path in directory.glob(f"{runner.stem}-*@.service"))
+            found = sorted(directory.glob(f"{runner.stem}-*@.service"))
+            # an administrator may have called one so
+            yield from (path.name for path in found if _prefix_of(_read(path) or "") is not None)
         else:
             yield f"{runner.stem}@.service"
 

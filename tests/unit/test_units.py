@@ -153,9 +153,11 @@ def test_every_file_of_ours_is_removed_and_no_other(tmp_path: Path) -> None:
     served: list[tuple[Runner, str]] = [(Service(), "1"), (Service(), "100"), (Nspawn(), "7")]
     wanted = units.wanted(served, HOME, PROGRAMS)
     units.write(wanted, tmp_path)
-    (tmp_path / "other.service").touch()
+    others = {"other.service", "nifty-service-x@.service"}
+    for name in others:
+        (tmp_path / name).write_text("[Service]\n")
     assert set(units.remove(HOME, tmp_path)) == {file.name for file in wanted}
-    assert [path.name for path in tmp_path.iterdir()] == ["other.service"]
+    assert {path.name for path in tmp_path.iterdir()} == others
 
 
 @pytest.mark.parametrize("suffix", ["a b", "../x", "a@b", "-a", "a-", "a_b", "%i", "a\n"])
