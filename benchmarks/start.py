@@ -71,7 +71,7 @@ def measure(options: Options) -> dict[str, Any]:
     with filesystems.workplace() as work, _place(options, compiled("loop", work)) as (where, once):
         for count in options.counts:
             ways = tuple(_possible(count))
-            for turn in range(options.rounds):
+            for turn in range(options.rounds if ways else 0):
                 say(f"start: {count} instances, round {turn + 1} of {options.rounds}")
                 for way in ways:
                     samples.setdefault((count, way), []).append(once(way, count))

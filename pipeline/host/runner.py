@@ -155,15 +155,13 @@ def place(runner: Runner, suffix: str) -> Place:
     if not _SUFFIX.fullmatch(suffix):
         raise UnitError(f"{suffix!r}: not what an instance can be called (letters, digits and -)")
     template = runner.stem
-    if runner.is_grouped and suffix:
-        template += f"-{int(suffix) // GROUP}" if suffix.isdecimal() else "-named"
-    slices = (SLICE, f"nifty-{template.rpartition('-')[2]}.slice")
+    slices: tuple[str, ...] = (SLICE,)
+    if runner.is_grouped:
+        if suffix:
+            template += f"-{int(suffix) // GROUP}" if suffix.isdecimal() else "-named"
+        slices += (f"nifty-{template.rpartition('-')[2]}.slice",)
     file = f"{template}{'@' if suffix else ''}.service"
-    return Place(
-        unit=file.replace("@", f"@{suffix}"),
-        file=file,
-        slices=slices if runner.is_grouped else (SLICE,),
-    )
+    return Place(unit=file.replace("@", f"@{suffix}"), file=file, slices=slices)
 
 
 def environment_file(prefix: Path, suffix: str) -> Path:

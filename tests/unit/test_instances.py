@@ -205,26 +205,16 @@ def test_memory_of_nothing_is_none(tmp_path: Path) -> None:
     assert cgroup.memory(tmp_path / "gone") is None
 
 
-ROWS = (
-    Row(
-        name="nifty1",
-        port=2201,
-        image="ab" * 32,
-        state=State.ACTIVE,
-        answers=True,
-        is_asked=True,
-        memory=Memory(size=1_100_000, source=Source.PSS),
-    ),
-    Row(
-        name="nifty2",
-        port=2202,
-        image="cd" * 32,
-        state=State.INACTIVE,
-        answers=None,
-        is_asked=True,
-        memory=None,
-    ),
+RUNS = Row(
+    name="nifty1",
+    port=2201,
+    image="ab" * 32,
+    state=State.ACTIVE,
+    answers=True,
+    is_asked=True,
+    memory=Memory(size=1_100_000, source=Source.PSS),
 )
+ROWS = (RUNS, replace(RUNS, name="nifty2", state=State.INACTIVE, answers=None, memory=None))
 
 
 def test_rows_as_json() -> None:
@@ -247,7 +237,7 @@ def test_table_says_what_was_counted() -> None:
 
 
 def test_table_says_who_was_not_asked() -> None:
-    rows = [replace(ROWS[0], is_asked=False, answers=answers) for answers in (True, False)]
+    rows = [replace(RUNS, is_asked=False, answers=answers) for answers in (True, False)]
     assert [line[4] for line in status.as_table(rows)[1:]] == ["listens", "silent"]
 
 
