@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import files
 from pipeline.errors import NiftyError
 from pipeline.host import systemd, units
 from pipeline.host.runner import check_plain
@@ -139,7 +140,7 @@ def apply_nft(ports: Iterable[int], layout: Layout) -> str:
     unit = UnitFile(name=UNIT, text=f"{MARK}{layout.prefix}\n{_unit_text(path)}")
     todo = units.changes((unit,))
     _nft("--check", "--file", "-", stdin=ruleset(wanted))
-    path.write_text(ruleset(wanted), encoding="utf-8")
+    _put(path, ruleset(wanted))
     units.write(todo)
     systemd.reload()
     systemd.enable((UNIT,))
@@ -165,7 +166,7 @@ def apply_firewalld(ports: Iterable[int]) -> str:
     """Define the service and add it to the default zone, now and for good; how, in a sentence."""
     if SERVICE_FILE.exists() and _SIGN not in SERVICE_FILE.read_text("utf-8", errors="replace"):
         raise FirewallError(f"{SERVICE_FILE}: not written by nifty: left as it is")
-    SERVICE_FILE.write_text(service(ports), encoding="utf-8")
+    _put(SERVICE_FILE, service(ports))
     _firewalld("--reload")
     _firewalld("--permanent", "--add-service=nifty")
     _firewalld("--reload")
@@ -180,6 +181,13 @@ def undo_firewalld() -> bool:
     SERVICE_FILE.unlink()
     _firewalld("--reload")
     return True
+
+
+def _put(path: Path, text: str) -> None:
+    try:
+        files.put(path, text.encode())
+    except OSError as error:
+        raise FirewallError(f"{path}: {error.strerror}") from error
 
 
 def systemd_runs() -> bool:

@@ -6,12 +6,12 @@ that undoing restores it at once; the rest goes back because the file that chang
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.errors import NiftyError
 from pipeline.host.kernel import LIMITS, TASKS_IN_USE
 from pipeline.host.probe import (
@@ -212,15 +212,7 @@ def _write(root: Path, file: FileToWrite) -> None:
         path.parent.mkdir(parents=True)
         path.parent.chmod(0o755)
     # Neither systemd nor sysctl nor dbus reads a name that does not end in .conf.
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-    with os.fdopen(fd, "w", encoding="utf-8") as sink:
-        os.fchmod(fd, 0o644)
-        sink.write(file.content)
-        sink.flush()
-        os.fsync(fd)
-    part.replace(path)
+    files.put(path, file.content.encode())
 
 
 def _raise_values(root: Path, host: Host, values: Mapping[str, int]) -> list[str]:

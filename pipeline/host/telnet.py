@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
+from pipeline.files import put
 from pipeline.host import systemd, units
 from pipeline.host.runner import check_plain
 from pipeline.host.units import MARK, UnitFile
@@ -132,7 +133,7 @@ def install(server: Server, layout: Layout, image: Image) -> None:
     try:
         where.mkdir(mode=0o755, exist_ok=True)
         _place_busybox(layout, image)
-        (where / "inetd.conf").write_text(table(server, layout), encoding="utf-8")
+        put(where / "inetd.conf", table(server, layout).encode())
     except OSError as error:
         raise TelnetError(f"{error.filename or where}: {error.strerror}") from error
     units.write(wanted)
@@ -171,8 +172,7 @@ def _place_busybox(layout: Layout, image: Image) -> None:
     entry = image.rootfs.find(_BUSYBOX)
     if not isinstance(entry, File):
         raise TelnetError(f"the image has no /{_BUSYBOX}")
-    path.write_bytes(entry.content)
-    path.chmod(0o755)
+    put(path, entry.content, mode=0o755)
 
 
 def _check_free(server: Server) -> None:

@@ -12,6 +12,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.host.layout import DIRECTORY
 
 if TYPE_CHECKING:
@@ -51,23 +52,8 @@ def parent(root: int, path: str) -> Iterator[tuple[int, str]]:
 
 
 def read_file(at: int, name: str, *, limit: int) -> bytes:
-    """All of the regular file *name* in directory *at*.
-
-    Raises OSError: ELOOP for a link, EINVAL for what is no regular file, EFBIG beyond *limit*.
-    """
-    # without O_NONBLOCK a pipe put there would keep us for ever
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=at)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", name)
-        with open(descriptor, "rb", closefd=False) as stream:
-            content = stream.read(limit + 1)
-    finally:
-        os.close(descriptor)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"more than {limit} bytes", name)
-    return content
+    """All of the regular file *name* in directory *at*. Raises OSError as `files.read` does."""
+    return files.read(name, limit=limit, at=at)
 
 
 def remove(at: int, name: str) -> None:

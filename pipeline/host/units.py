@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
+from pipeline.files import put
 from pipeline.host import dropins, state, systemd
 from pipeline.host.runner import (
     SLICE,
@@ -198,14 +199,11 @@ def changes(files: Iterable[UnitFile], directory: Path = DIRECTORY) -> tuple[Uni
     return tuple(todo)
 
 
-def write(files: Iterable[UnitFile], directory: Path = DIRECTORY) -> None:
-    """Write each of *files*, whole or not at all; systemd sees them after a daemon-reload."""
-    for file in files:
-        part = directory / f".{file.name}.part"
+def write(todo: Iterable[UnitFile], directory: Path = DIRECTORY) -> None:
+    """Write each of *todo*, whole or not at all; systemd sees them after a daemon-reload."""
+    for file in todo:
         try:
-            part.write_text(file.text, encoding="utf-8")
-            part.chmod(0o644)
-            part.replace(directory / file.name)
+            put(directory / file.name, file.text.encode())
         except OSError as error:
             raise UnitFilesError(f"{directory / file.name}: {error.strerror}") from error
 

@@ -611,7 +611,8 @@ def test_file_of_somebody_else_is_never_touched(host_tree: Path, name: str) -> N
 
 
 def test_half_written_file_of_a_killed_fix_is_replaced(host_tree: Path) -> None:
-    (host_tree / f"{SYSCTL_FILE}.part").write_text("half")
+    name = Path(SYSCTL_FILE).name
+    (host_tree / SYSCTL_FILE).with_name(f".{name}.part").write_text("half")
     fix(THOUSAND, root=host_tree)
     assert sorted(path.name for path in (host_tree / "etc/sysctl.d").iterdir()) == ["90-nifty.conf"]
 

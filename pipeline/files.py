@@ -1,0 +1,134 @@
+"""The one way a small file is put in place, and the one bounded reader.
+
+A name is durable before a content: after a power failure ext4 and xfs may have a file that was
+written and renamed a moment before with 0 bytes. So the content is forced to the disk first, by
+fsync(2) for one file or by syncfs(2) for many, and the file gets its name after that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def read(path: str | Path, *, limit: int, at: int | None = None) -> bytes:
+    """All of the regular file *path*, relative to the open directory *at*.
+
+    Raises OSError: ELOOP for a link, EINVAL for what is no regular file, EFBIG beyond *limit*
+    bytes; whoever may write there can neither lead us elsewhere nor keep us waiting.
+    """
+    # without O_NONBLOCK a pipe put there would keep us for ever
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    file = os.open(path, flags, dir_fd=at)
+    try:
+        facts = os.fstat(file)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        # a sparse one of terabytes is not read, nor is one that grows meanwhile
+        content = b""
+        if facts.st_size <= limit:
+            with open(file, "rb", closefd=False) as stream:
+                content = stream.read(limit + 1)
+        if max(facts.st_size, len(content)) > limit:
+            raise OSError(errno.EFBIG, f"more than {limit} bytes", os.fspath(path))
+    finally:
+        os.close(file)
+    return content
+
+
+def read_text(path: str | Path, *, limit: int, at: int | None = None) -> str:
+    """As `read`, for UTF-8; raises OSError EILSEQ for what is none."""
+    try:
+        return read(path, limit=limit, at=at).decode()
+    except UnicodeDecodeError as error:
+        raise OSError(errno.EILSEQ, f"not UTF-8: {error}", os.fspath(path)) from error
+
+
+def holds(path: Path, content: bytes) -> bool:
+    """Whether the regular file *path* has exactly *content*; no for whatever cannot be read."""
+    try:
+        return read(path, limit=len(content)) == content
+    except OSError:
+        return False
+
+
+def write(
+    path: Path,
+    content: bytes,
+    *,
+    mode: int = 0o644,
+    owner: tuple[int, int] | None = None,
+    durable: bool = False,
+) -> None:
+    """Make the file *path*, which is not there; it is gone again if that fails.
+
+    *mode* holds whatever the umask, *owner* is user and group. *durable*: its content is on the
+    disk. Raises OSError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(path, flags, 0o600)
+    try:
+        try:
+            with open(file, "wb", closefd=False) as stream:
+                stream.write(content)
+            if owner is not None:
+                os.fchown(file, *owner)
+            os.fchmod(file, mode)
+            if durable:
+                os.fsync(file)
+        finally:
+            os.close(file)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def put(
+    path: Path, content: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
+) -> None:
+    """Have the file *path* hold *content*, durably: at every moment the old or the new, whole.
+
+    Made beside it as `.NAME.part` (which nobody reads), fsync(2), rename(2), fsync(2) of the
+    directory. *owner*: user and group. Raises OSError: ELOOP for a link, EISDIR for a directory in
+    its place.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link: left as it is", str(path))
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    write(part, content, mode=mode, owner=owner, durable=True)
+    try:
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in *folder* on the disk (fsync(2) of a directory). Raises OSError."""
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync(folder: Path) -> None:
+    """Have all of the file system with *folder* on the disk (syncfs(2)). Raises OSError, as EIO."""
+    call = ctypes.CDLL(None, use_errno=True).syncfs
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        if call(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
