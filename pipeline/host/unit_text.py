@@ -23,7 +23,6 @@ MOST_PROCESSES = 128
 MOST_DATA = "512M"
 
 BOUNDS = """\
-CPUAccounting=yes
 MemoryAccounting=yes
 TasksAccounting=yes
 TasksMax=256

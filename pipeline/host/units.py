@@ -278,7 +278,6 @@ _SLICE_TEXT = """\
 Description=All nifty instances
 
 [Slice]
-CPUAccounting=yes
 MemoryAccounting=yes
 TasksAccounting=yes
 """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pytest
 from machine import Machine, leftovers, missing_needs
+from testroot import SuiteError, wanted_suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +20,20 @@ class LoopFilesystem(Protocol):
     """Makes a file system in the machine that lives as long as the test; returns where it is."""
 
     def __call__(self, kind: str, size: int, /) -> Path: ...
+
+
+def pytest_configure() -> None:
+    """Check the release that is asked for; end in order on SIGTERM, as on Ctrl-C."""
+    try:
+        wanted_suite()
+    except SuiteError as error:
+        raise pytest.UsageError(f"{error}; known are {error.hint}") from error
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, lambda *_: None)  # shutting down is not interrupted, too
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")

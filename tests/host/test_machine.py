@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import stat
 import subprocess  # noqa: TID251 (a process to be killed while it runs)
 import sys
 from typing import TYPE_CHECKING
@@ -36,7 +39,9 @@ rm -rf /home/nested
 # A test process that is killed while its machine runs.
 VICTIM = f"""import sys, time
 sys.path[:0] = [{str(PROJECT / "tests" / "host")!r}]
+import conftest
 from machine import Machine
+conftest.pytest_configure()
 with Machine() as machine, machine.filesystem("ext4", {16 * MIB}):
     machine.run(["systemd-run", "--quiet", "sleep", "1000"])
     print(machine.name, flush=True)
@@ -131,9 +136,37 @@ def test_nothing_is_left_when_booting_fails(
 
 
 def test_nothing_is_left_after_the_tests_were_killed(bootable: None) -> None:
-    with subprocess.Popen([sys.executable, "-c", VICTIM], stdout=subprocess.PIPE) as victim:
-        assert victim.stdout is not None
-        name = victim.stdout.readline().decode().strip()
-        victim.kill()
+    name, returncode = name_of_ended(signal.SIGKILL)
+    assert returncode == -signal.SIGKILL
     remove_stale()
     assert leftovers(name) == ()
+
+
+def test_machine_is_shut_down_in_order_when_the_tests_are_terminated(bootable: None) -> None:
+    name, returncode = name_of_ended(signal.SIGTERM)
+    assert returncode == -signal.SIGINT  # Python's own end after KeyboardInterrupt
+    assert leftovers(name) == ()
+
+
+def test_instances_are_stopped_before_the_rest_is_killed(bootable: None) -> None:
+    with Machine() as second:
+        last_word = "--property=ExecStopPost=touch /var/tmp/stopped"
+        argv = ["systemd-run", "--quiet", "--slice=nifty.slice", last_word, "sleep", "1000"]
+        second.run(argv)
+        # keeps the file system alive, though nobody can see it any more
+        seen = os.open(f"/proc/{second.leader}/root/var/tmp", os.O_PATH | os.O_DIRECTORY)
+    try:
+        assert stat.S_ISREG(os.stat("stopped", dir_fd=seen).st_mode)
+    finally:
+        os.close(seen)
+
+
+def name_of_ended(number: signal.Signals) -> tuple[str, int]:
+    """The machine of a test process that was sent *number*, and what that process returned."""
+    with subprocess.Popen(
+        [sys.executable, "-c", VICTIM], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as victim:
+        assert victim.stdout is not None
+        name = victim.stdout.readline().decode().strip()
+        victim.send_signal(number)
+    return name, victim.returncode

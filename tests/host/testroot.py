@@ -1,8 +1,13 @@
-"""The root file system of the test machine: a minimal Debian as a tar, cached in artifacts/."""
+"""The root file system of the test machine: a minimal Debian as a tar, cached in artifacts/.
+
+NIFTY_TEST_SUITE in the environment says which release: bookworm (systemd 252, the default), trixie
+(257) or sid.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import tempfile
 from pathlib import Path
@@ -11,7 +16,7 @@ from pipeline.errors import NiftyError
 from pipeline.paths import PROJECT
 from pipeline.run import run
 
-SUITE = "bookworm"
+SUITES = ("bookworm", "trixie", "sid")
 SYSTEM = (
     *("systemd", "systemd-sysv", "dbus", "systemd-container"),
     *("iproute2", "openssh-client", "uidmap", "nftables", "procps"),
@@ -23,6 +28,8 @@ PYTHON_NEEDS = (
     *("libssl3", "libffi8", "libsqlite3-0", "zlib1g", "libbz2-1.0", "liblzma5"),
     *("libreadline8", "libncursesw6", "libuuid1"),
 )
+# Renamed in trixie, when time_t grew to 64 bits on 32-bit machines.
+RENAMED = {"libssl3": "libssl3t64", "libreadline8": "libreadline8t64"}
 
 # $1 work directory, $2 archive, $3 packages, $4 suite, $5 mirror
 BOOTSTRAP = """set -e
@@ -38,11 +45,31 @@ class MirrorError(NiftyError):
     """No Debian mirror is known to this host's apt."""
 
 
+class SuiteError(NiftyError):
+    """A release that is none of SUITES."""
+
+
+def wanted_suite() -> str:
+    """The release that NIFTY_TEST_SUITE names; raises SuiteError for one that is not known."""
+    suite = os.environ.get("NIFTY_TEST_SUITE") or SUITES[0]
+    if suite not in SUITES:
+        raise SuiteError(f"NIFTY_TEST_SUITE={suite}: no release here", hint=" or ".join(SUITES))
+    return suite
+
+
+def release_here() -> str:
+    """The code name of the release that runs the tests (os-release(5)); empty when it has none."""
+    return platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+
+
 def root_archive() -> Path:
     """The tar of a minimal Debian, made by debootstrap when the cache has none (about a minute)."""
+    suite = wanted_suite()
     # A Python of the distribution, which has its files all over /usr, is the machine's own.
-    packages = (*SYSTEM, *PYTHON_NEEDS, *DROPINS)
-    words = "\n".join((BOOTSTRAP, platform.machine(), SUITE, *packages))
+    packages: tuple[str, ...] = (*SYSTEM, *PYTHON_NEEDS, *DROPINS)
+    if suite != "bookworm":
+        packages = tuple(RENAMED.get(package, package) for package in packages)
+    words = "\n".join((BOOTSTRAP, platform.machine(), suite, *packages))
     digest = hashlib.sha256(words.encode()).hexdigest()[:16]
     archive = PROJECT / "artifacts" / "cache" / "testhost" / digest / "root.tar"
     if archive.exists():
@@ -57,7 +84,7 @@ def root_archive() -> Path:
                     *("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount"),
                     *("--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"),
                     *("sh", "-c", BOOTSTRAP, "sh"),
-                    *(work, part, ",".join(packages), SUITE, _mirror()),
+                    *(work, part, ",".join(packages), suite, mirror(suite)),
                 ],
                 timeout=1200,
             )
@@ -67,14 +94,14 @@ def root_archive() -> Path:
     return archive
 
 
-def _mirror() -> str:
-    """The Debian mirror the host's own apt uses (apt-get(8), indextargets)."""
+def mirror(suite: str) -> str:
+    """The Debian mirror the host's own apt uses (apt-get(8), indextargets), best for *suite*."""
     form = "$(ORIGIN)|$(LABEL)|$(CODENAME)|$(REPO_URI)"
     rows = [
         row.split("|", 3)
         for row in run(["apt-get", "indextargets", "--format", form]).stdout.splitlines()
     ]
     debian = [row for row in rows if row[:2] == ["Debian", "Debian"]]
-    for _, _, codename, address in sorted(debian, key=lambda row: row[2] != SUITE):
+    for _, _, codename, address in sorted(debian, key=lambda row: row[2] != suite):
         return address if codename else ""
     raise MirrorError("apt knows no Debian mirror", hint="apt-get update")

@@ -57,7 +57,6 @@ def test_first_line_says_whose_it_is(name: str) -> None:
         "KillMode=mixed",
         "Restart=on-failure",
         "RestartForceExitStatus=133",
-        "CPUAccounting=yes",
         "MemoryAccounting=yes",
         "TasksAccounting=yes",
         "EnvironmentFile=/srv/x/.nifty/units/%i.env",
