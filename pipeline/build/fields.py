@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from pipeline.image import inittab
+from pipeline.image import inittab, keyline
 from pipeline.paths import PathError, relative
 
 SHA256 = r"^[0-9a-f]{64}$"
@@ -67,6 +67,13 @@ def _init(line: str) -> str:
     return line
 
 
+def _public_key(line: str) -> str:
+    try:
+        return keyline.normal(line.strip())
+    except keyline.LineError as error:
+        raise ValueError(error.message) from None
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]{1,63}$")]
@@ -82,6 +89,7 @@ Size = Annotated[int, Field(gt=0, le=1 << 32)]
 Mode = Annotated[int, AfterValidator(_mode)]
 Id = Annotated[int, Field(ge=0, le=65534)]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\n\x00]*$")]
+PublicKey = Annotated[str, StringConstraints(pattern=r"^[^\n\r]+$"), AfterValidator(_public_key)]
 InitLine = Annotated[Line, AfterValidator(_init)]
 # BusyBox init parts words at blanks, hands lines with these characters to a shell, and ends a line
 # at a `#`: only plain words stay where the manifest says they are

@@ -29,12 +29,12 @@ from pipeline.build.fields import (
     Id,
     InitLine,
     Licence,
-    Line,
     Mode,
     Name,
     PackageName,
     PasswdPath,
     PasswordHash,
+    PublicKey,
     RelativePath,
     Sha256,
     Size,
@@ -258,7 +258,7 @@ class Account(Model):
     home: PasswdPath
     shell: PasswdPath = "/bin/sh"
     password: PasswordHash = "*"  # noqa: S105 (no password, keys only)
-    authorized_keys: tuple[Line, ...] = ()
+    authorized_keys: tuple[PublicKey, ...] = ()
 
 
 class ExtraFile(Model):

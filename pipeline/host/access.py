@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+import codecs
 import os
 import pwd
 import re
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError, ProblemsError
 from pipeline.host.state import write_atomic
+from pipeline.image import keyline
 from pipeline.progress import say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pipeline.host.layout import Layout
 
-# What Dropbear takes (dropbear, signkey.c); it has dropped DSA.
-KEY_TYPES = (
-    "ssh-ed25519",
-    "ssh-rsa",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-)
-# Dropbear refuses a key whose options it does not know (dropbear, svr-authpubkeyoptions.c).
-OPTIONS = (
-    "command",
-    "no-agent-forwarding",
-    "no-port-forwarding",
-    "no-pty",
-    "no-touch-required",
-    "no-x11-forwarding",
-    "permitlisten",
-    "permitopen",
-    "restrict",
-    "verify-required",
-)
-# OpenSSH's others (sshd(8)), for a better message.
-_OTHER_OPTIONS = (
-    *("agent-forwarding", "cert-authority", "environment", "expiry-time", "from", "no-user-rc"),
-    *("port-forwarding", "principals", "pty", "tunnel", "user-rc", "x11-forwarding"),
-)
-_LINE_LIMIT = 4200  # bytes; Dropbear passes over a longer one in silence
 _FILE_LIMIT = 1 << 20
 
 
@@ -65,93 +37,75 @@ class Access:
 
 
 def keys_in(text: str, *, name: str) -> tuple[str, ...]:
-    """The public keys in *text*, one a line; comments and empty lines left out. *name* for errors.
+    """The public keys in *text*, one a line, as Dropbear reads them; *name* is for errors.
 
-    Raises KeysError with every bad line, or if no key is there.
+    Comments and empty lines are left out. Raises KeysError with every bad line, or if no key is
+    there.
     """
-    lines = [line.strip() for line in text.splitlines()]
     if "PRIVATE KEY" in text or text.startswith("PuTTY-User-Key-File"):
         raise KeysError(
             f"{name} holds a private key:",
             ["a private key stays with its owner: instances get the public half"],
             hint="give the file that ends in .pub (ssh-keygen -y -f FILE prints it)",
         )
-    wanted = [(number, line) for number, line in enumerate(lines, 1) if line and line[0] != "#"]
-    problems = [f"line {number}: {why}" for number, line in wanted if (why := _line_problem(line))]
+    found: dict[str, None] = {}
+    problems = []
+    for number, line in enumerate(_separated(text), 1):
+        if not line or line.startswith("#"):
+            continue
+        try:
+            found[keyline.normal(line)] = None
+        except keyline.LineError as error:
+            problems.append(f"line {number}: {error.message}")
+        if len(found) == keyline.LINES_LIMIT + 1:
+            problems.append(f"line {number}: Dropbear reads {keyline.LINES_LIMIT} keys, no more")
+            break
     if problems:
         raise KeysError(
-            f"{name}: not public keys:",
+            f"{name}: not public keys that open an instance:",
             problems,
             hint="a line is 'ssh-ed25519 AAAA... comment', options may stand before it",
         )
-    if not wanted:
+    if not found:
         raise KeysError(f"{name}: no public key in it", [], hint="ssh-keygen -t ed25519 makes one")
-    return tuple(dict.fromkeys(line for _number, line in wanted))
+    return tuple(found)
 
 
-def _line_problem(line: str) -> str | None:
-    if len(line.encode()) > _LINE_LIMIT:
-        return f"longer than the {_LINE_LIMIT} bytes that Dropbear reads"
-    if "---" in line[:5]:
-        return "the format of RFC 4716; convert it with ssh-keygen -i -f FILE"
-    words = line.split(None, 2)
-    if words[0] not in KEY_TYPES and words[0] != "ssh-dss":
-        options, rest = _split_options(line)
-        if (why := _options_problem(options)) is not None:
-            return why
-        words = rest.split(None, 2)
-    if not words:
-        return "no key in it"
-    if words[0] not in KEY_TYPES:
-        known = "DSA keys are not taken any more" if words[0] == "ssh-dss" else "unknown key type"
-        return f"{known}; Dropbear takes {', '.join(KEY_TYPES[:3])} ..."
-    if len(words) < 2:
-        return "the key itself is missing"
-    return _blob_problem(words[0], words[1])
+def merged(old: Iterable[str], granted: Access) -> tuple[str, ...]:
+    """The lines of an instance's authorized_keys: an image's *old* ones, and those *granted*.
+
+    Raises KeysError if Dropbear would not read the last of them.
+    """
+    lines = tuple(dict.fromkeys([*old, *granted.lines]))
+    if len(lines) > keyline.LINES_LIMIT:
+        many = f"{len(lines)} keys, with those of the image; Dropbear reads {keyline.LINES_LIMIT}"
+        raise KeysError("too many public keys:", [many])
+    return lines
 
 
-def _split_options(line: str) -> tuple[str, str]:
-    """Options and the rest: the first blank outside of quotes divides them (sshd(8))."""
-    found = re.match(r'(?:[^\s"]|"(?:[^"\\]|\\.)*")+', line)
-    end = found.end() if found else 0
-    return line[:end], line[end:]
+def _separated(text: str) -> list[str]:
+    """Lines as Dropbear has them: no other control character ends one, as str.splitlines takes."""
+    return [line.strip() for line in re.split(r"\r\n|\r|\n", text)]
 
 
-def _options_problem(options: str) -> str | None:
-    one = r'[A-Za-z][A-Za-z0-9-]*(?:="(?:[^"\\]|\\.)*")?'
-    if not re.fullmatch(rf"{one}(?:,{one})*", options):
-        return "starts with neither a key type nor options"
-    names = re.sub(r'="(?:[^"\\]|\\.)*"', "", options).lower().split(",")
-    for name in names:
-        if name in _OTHER_OPTIONS:
-            return f"option {name!r}: Dropbear does not know it and would refuse the key"
-        if name not in OPTIONS:
-            return "starts with neither a key type nor options that Dropbear knows"
-    return None
-
-
-def _blob_problem(kind: str, text: str) -> str | None:
-    try:
-        blob = base64.b64decode(text, validate=True)
-        (size,) = struct.unpack_from(">I", blob)
-    except (binascii.Error, struct.error):
-        return "the key is damaged (not base64, or cut short)"
-    if blob[4 : 4 + size] != kind.encode():
-        return f"says {kind}, the key is of another type"
-    if kind == "ssh-ed25519" and len(blob) != 51:
-        return f"the key is damaged: {len(blob)} bytes, expected 51"
-    return None if len(blob) > 4 + size + 4 else "the key is cut short"
+def decoded(content: bytes) -> str:
+    """The text of a file of keys, whatever an editor put before it (a byte order mark)."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        # what `>` of Windows PowerShell writes
+        return content.decode("utf-16", errors="replace")
+    return content.decode("utf-8-sig", errors="replace")
 
 
 def keys_of_file(path: Path) -> Access:
     """The keys in *path*. Raises KeysError."""
     try:
-        text = path.read_bytes()[: _FILE_LIMIT + 1]
+        with path.open("rb") as stream:
+            content = stream.read(_FILE_LIMIT + 1)
     except OSError as error:
         raise KeysError(f"authorized_keys={path}: {error.strerror}", []) from error
-    if len(text) > _FILE_LIMIT:
+    if len(content) > _FILE_LIMIT:
         raise KeysError(f"authorized_keys={path}: more than {_FILE_LIMIT} bytes", [])
-    return Access(lines=keys_in(text.decode(errors="replace"), name=f"authorized_keys={path}"))
+    return Access(lines=keys_in(decoded(content), name=f"authorized_keys={path}"))
 
 
 def invoker() -> pwd.struct_passwd | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError
-from pipeline.host import dropins, identity, trees
+from pipeline.host import access, dropins, identity, trees
 from pipeline.host.dropins import Bound
 from pipeline.host.state import Share, write_atomic
 from pipeline.image import archive
@@ -96,7 +96,7 @@ def entries_of(image: Image, share: Share, granted: Access) -> tuple[Entry, ...]
         path = f"{folder}/authorized_keys"
         old = kept.get(path)
         lines = old.content.decode().splitlines() if isinstance(old, File) else []
-        text = "".join(f"{line}\n" for line in dict.fromkeys([*lines, *granted.lines]))
+        text = "".join(f"{line}\n" for line in access.merged(lines, granted))
         if account.home:
             kept.setdefault(account.home, Directory(path=account.home, **owner))
         kept[folder] = Directory(path=folder, mode=0o700, **owner)

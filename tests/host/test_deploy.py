@@ -203,6 +203,39 @@ def test_keys_of_a_file_open_the_instance_and_others_do_not(fleet: User) -> None
     assert (mine.stdout, fleets.returncode) == ("nifty74\n", 255)
 
 
+# A line for each key, otherwise than ssh-keygen writes it; $k is the type, $b the key.
+KEY_LINES = """
+cd /root && rm -rf keys && mkdir keys && cd keys
+printf '\\357\\273\\277# a byte order mark stands before this\\r\\n' >all
+made() { ssh-keygen -q -N '' -C me -f "$1" $2; read -r k b _ <"$1.pub"; }
+made tab '-t ed25519'; printf '%s\\t%s me\\n' "$k" "$b" >>all
+made blanks '-t ecdsa -b 384'; printf '  %s   %s\\tme\\r\\n' "$k" "$b" >>all
+made options '-t rsa -b 2048'; printf 'no-pty,permitopen="h:1" \\t %s %s\\n' "$k" "$b" >>all
+made command '-t ed25519'; printf 'Command="echo a, b # c",restrict  %s %s\\n' "$k" "$b" >>all
+made long '-t ed25519'; printf '%s %s %02919d\\n' "$k" "$b" 0 >>all
+printf '%s %s %02920d\\n' "$k" "$b" 0 >longer
+printf 'from="::1" %s %s\\n' "$k" "$b" >>longer
+"""
+
+
+def test_keys_are_written_as_dropbear_reads_them(fleet: User) -> None:
+    fleet.shell(KEY_LINES)
+    told = fleet.refused("deploy", "names=77", "authorized_keys=/root/keys/longer")
+    assert "line 1: longer than the 3000 bytes" in told
+    assert "line 2: option 'from': Dropbear does not know it" in told
+    fleet.doit("deploy", "names=77", "authorized_keys=/root/keys/all", "start=yes")
+    names = ("tab", "blanks", "options", "command", "long")
+    only = ("-o", "IdentitiesOnly=yes", "-i")
+    found = {
+        name: fleet.ssh("nifty77", "hostname", *only, f"/root/keys/{name}", check=False).stdout
+        for name in names
+    }
+    longest = fleet.shell("wc -L </home/nifty77/home/luser/.ssh/authorized_keys")
+    fleet.shell("rm -r /root/keys")
+    assert found == {**dict.fromkeys(names, "nifty77\n"), "command": "a, b\n"}
+    assert longest == "3000\n"
+
+
 def test_key_of_the_user_is_taken_by_itself(fleet: User) -> None:
     public = key_pair(fleet, "/root/.ssh/id_ed25519")
     fleet.doit("deploy", "names=75", "start=yes")

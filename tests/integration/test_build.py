@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tiny import replace_once
 
-from pipeline.image import archive
+from pipeline.image import archive, keyline
 from pipeline.image.rootfs import File, Symlink
 
 if TYPE_CHECKING:
@@ -52,6 +52,23 @@ def test_the_checksums_are_those_of_the_files(checkout: Checkout, artifacts: Pat
     }
     assert found == checkout.sums()
     assert {"nifty-x86_64.tar.zst", "nifty-x86_64.tar.xz", "nifty-x86_64.json"} <= set(found)
+
+
+def test_the_pinned_dropbear_has_the_limits_that_keys_are_held_to(artifacts: Path) -> None:
+    (packed,) = (artifacts / "store").glob("*-dropbear-*.tar.bz2")
+    found = {
+        name: int(value)
+        for entry in archive.read(packed)
+        if isinstance(entry, File) and entry.path.endswith((".c", ".h"))
+        for name, value in re.findall(
+            r"#define (MAX_AUTHKEYS\w+|MIN_RSA_KEYLEN) (\d+)", entry.content.decode("latin-1")
+        )
+    }
+    assert found == {
+        "MAX_AUTHKEYS_LINE": keyline.LINE_LIMIT,
+        "MAX_AUTHKEYS_LINE_COUNT": keyline.LINES_LIMIT,
+        "MIN_RSA_KEYLEN": keyline.LEAST_RSA_BITS,
+    }
 
 
 def test_the_checksums_have_the_form_systemd_reads(artifacts: Path) -> None:

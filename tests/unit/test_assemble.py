@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from host_image import KEY
 
 from pipeline.build import assemble as assembling
 from pipeline.build.assemble import AssembleError
@@ -292,13 +293,13 @@ def test_twice_the_same(built: dict[str, Built], tmp_path: Path) -> None:
 
 
 def test_an_account_s_keys_are_its_own(built: dict[str, Built], tmp_path: Path) -> None:
-    luser = {**IMAGE["account"][1], "authorized_keys": ["ssh-ed25519 AAAA me"]}
+    luser = {**IMAGE["account"][1], "authorized_keys": [KEY.replace(" ", "\t", 1)]}
     rootfs, _described = make(built, tmp_path, account=[IMAGE["account"][0], luser])
     owner = {"uid": 1000, "gid": 1000}
     assert rootfs.find("home/luser/.ssh") == Directory(path="home/luser/.ssh", mode=0o700, **owner)
     assert rootfs.find("home/luser/.ssh/authorized_keys") == File(
         path="home/luser/.ssh/authorized_keys",
-        content=b"ssh-ed25519 AAAA me\n",
+        content=f"{KEY}\n".encode(),
         mode=0o600,
         **owner,
     )

@@ -14,13 +14,29 @@ from host_image import KEY, key_file
 from pipeline.host import access
 from pipeline.host.access import KeysError
 from pipeline.host.layout import Layout, prepare
+from pipeline.image import keyline
 from pipeline.run import run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 BLOB = KEY.split()[1]
-RSA = base64.b64encode(struct.pack(">I", 7) + b"ssh-rsa" + bytes(300)).decode()
+
+
+def blob(*parts: bytes) -> str:
+    """A key's base64 (RFC 4251, section 5)."""
+    return base64.b64encode(b"".join(struct.pack(">I", len(one)) + one for one in parts)).decode()
+
+
+def rsa(bits: int) -> str:
+    modulus = b"\x00" + (1 << (bits - 1) | 1).to_bytes(-(-bits // 8), "big")
+    return blob(b"ssh-rsa", b"\x01\x00\x01", modulus)
+
+
+RSA = rsa(2048)
+P256 = blob(b"ecdsa-sha2-nistp256", b"nistp256", b"\x04" + bytes(64))
+SK = blob(b"sk-ssh-ed25519@openssh.com", bytes(32), b"ssh:")
+CERT = blob(b"ssh-ed25519-cert-v01@openssh.com", bytes(32))
 
 
 @pytest.mark.parametrize(
@@ -29,13 +45,49 @@ RSA = base64.b64encode(struct.pack(">I", 7) + b"ssh-rsa" + bytes(300)).decode()
         KEY,
         f"ssh-ed25519 {BLOB}",
         f"ssh-rsa {RSA} me@home",
+        f"ecdsa-sha2-nistp256 {P256}",
+        f"no-touch-required,verify-required sk-ssh-ed25519@openssh.com {SK} stick",
         f"restrict {KEY}",
-        f'no-pty,command="echo \\"a, b\\" c",permitopen="h:1" {KEY}',
+        f'no-pty,command="echo a, b # c",permitopen="h:1",permitopen="[::1]:*" {KEY}',
+        f'permitlisten="8080" {KEY}',
         f"no-X11-forwarding {KEY}",
+        f"ssh-ed25519 {BLOB} " + "x" * (3000 - 13 - len(BLOB)),
     ],
 )
 def test_a_public_key_is_taken_as_it_stands(line: str) -> None:
     assert access.keys_in(f"# mine\n\n{line}\r\n", name="f") == (line,)
+
+
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        (f"ssh-ed25519\t{BLOB} me", f"ssh-ed25519 {BLOB} me"),
+        (f"ssh-ed25519  {BLOB} me", f"ssh-ed25519 {BLOB} me"),
+        (f"ssh-ed25519 {BLOB}\tme and  you", f"ssh-ed25519 {BLOB} me and  you"),
+        (f"no-pty  ssh-ed25519 \t {BLOB}", f"no-pty ssh-ed25519 {BLOB}"),
+        (f"  {KEY}  ", KEY),
+        (f"{KEY}\x0bb", f"{KEY}\x0bb"),  # no end of a line, as str.splitlines has it
+    ],
+)
+def test_blanks_that_dropbear_does_not_take_are_made_one(line: str, written: str) -> None:
+    assert access.keys_in(line, name="f") == (written,)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"\ufeff{KEY}\r\n".encode(),
+        f"{KEY}\r\n".encode("utf-16"),
+        f"# old Macs\r{KEY}\r".encode(),
+    ],
+)
+def test_a_file_of_another_system_is_read(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    assert access.keys_of_file(path).lines == (KEY,)
+
+
+UNKNOWN_TYPE = f"Dropbear takes {', '.join(keyline.KEY_TYPES[:3])} ..."
 
 
 @pytest.mark.parametrize(
@@ -45,14 +97,43 @@ def test_a_public_key_is_taken_as_it_stands(line: str) -> None:
         ("ssh-ed25519", "the key itself is missing"),
         ("ssh-ed25519 AAAA", "the key is damaged (not base64, or cut short)"),
         ("ssh-ed25519 !!!", "the key is damaged (not base64, or cut short)"),
+        ("ssh-ed25519 äöü", "the key is damaged (not base64, or cut short)"),
         (f"ssh-ed25519 {BLOB[:-12]}", "the key is damaged: 42 bytes, expected 51"),
         (f"ssh-rsa {BLOB}", "says ssh-rsa, the key is of another type"),
-        (f"ssh-dss {BLOB}",
-         f"DSA keys are not taken any more; Dropbear takes {', '.join(access.KEY_TYPES[:3])} ..."),
+        (f"ssh-rsa {RSA[:-8]}", "the key is cut short"),
+        (f"ssh-rsa {rsa(768)}", "an RSA key of 768 bits; Dropbear takes 1024 and more"),
+        (f"ecdsa-sha2-nistp256 {blob(b'ecdsa-sha2-nistp256', b'nistp384', bytes(65))}",
+         "the key is damaged: not what a key of its type is made of"),
+        (f"sk-ssh-ed25519@openssh.com {blob(b'sk-ssh-ed25519@openssh.com', bytes(32))}",
+         "the key is damaged: not what a key of its type is made of"),
+        (f"ssh-dss {BLOB}", f"DSA keys are not taken any more; {UNKNOWN_TYPE}"),
+        (f"ssh-ed25519-cert-v01@openssh.com {CERT}",
+         f"a certificate, and Dropbear takes plain keys only; {UNKNOWN_TYPE}"),
+        (f"ssh-ed448 {BLOB}", f"unknown key type; {UNKNOWN_TYPE}"),
+        (f"no-pty ssh-dss {BLOB}", f"DSA keys are not taken any more; {UNKNOWN_TYPE}"),
         (f'from="10.0.0.1" {KEY}',
          "option 'from': Dropbear does not know it and would refuse the key"),
+        (f'environment="A=b",no-pty {KEY}',
+         "option 'environment': Dropbear does not know it and would refuse the key"),
+        (f"cert-authority {KEY}",
+         "option 'cert-authority': Dropbear does not know it and would refuse the key"),
+        (f'command="a",command="b" {KEY}',
+         "option 'command' twice: Dropbear would refuse the key"),
+        (f"command {KEY}", "option 'command' takes a value: =\"...\""),
+        (f'no-pty="yes" {KEY}', "option 'no-pty' takes no value"),
+        (f'permitopen="host" {KEY}',
+         "option 'permitopen': expected \"host:port\", \"[v6]:port\" or \"host:*\""),
+        (f'permitopen="h:65536" {KEY}',
+         "option 'permitopen': expected \"host:port\", \"[v6]:port\" or \"host:*\""),
+        (f'permitlisten="localhost:8080" {KEY}',
+         "option 'permitlisten': Dropbear takes a port alone, 0-65535"),
+        (f'command="echo \\"a b\\"" {KEY}',
+         'has \\" in an option: for Dropbear the value ends there; put the command into a script'),
         (f'command="open {KEY}', "starts with neither a key type nor options"),
-        (f"{KEY}{'x' * 4200}", "longer than the 4200 bytes that Dropbear reads"),
+        (f"no-pty,,restrict {KEY}", "starts with neither a key type nor options"),
+        (f"ssh-ed25519 {BLOB} {'x' * (3001 - 13 - len(BLOB))}",
+         "longer than the 3000 bytes that Dropbear reads"),
+        (f"{KEY}\0", "holds a NUL byte"),
         ("---- BEGIN SSH2 PUBLIC KEY ----",
          "the format of RFC 4716; convert it with ssh-keygen -i -f FILE"),
         ("restrict", "no key in it"),
@@ -62,6 +143,28 @@ def test_a_bad_line_is_told_by_its_number(line: str, told: str) -> None:
     with pytest.raises(KeysError) as caught:
         access.keys_in(f"{KEY}\n{line}\n", name="f")
     assert caught.value.problems == (f"line 2: {told}",)
+
+
+def numbered_keys(count: int) -> list[str]:
+    return [
+        f"ssh-ed25519 {blob(b'ssh-ed25519', number.to_bytes(32, 'big'))}" for number in range(count)
+    ]
+
+
+def test_as_many_keys_are_taken_as_dropbear_reads() -> None:
+    lines = numbered_keys(300)
+    assert access.keys_in("\n".join(["# all"] * 10 + lines), name="f") == tuple(lines)
+
+
+def test_one_key_more_than_dropbear_reads_is_told() -> None:
+    with pytest.raises(KeysError) as caught:
+        access.keys_in("\n".join(numbered_keys(302)), name="f")
+    assert caught.value.problems == ("line 301: Dropbear reads 300 keys, no more",)
+
+
+def test_keys_of_the_image_count() -> None:
+    with pytest.raises(KeysError, match="301 keys, with those of the image"):
+        access.merged([KEY], access.Access(lines=tuple(numbered_keys(300))))
 
 
 def test_all_bad_lines_are_told() -> None:

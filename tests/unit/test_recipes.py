@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from host_image import KEY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -95,7 +96,7 @@ IMAGE: Table = {
             "shell": "/bin/sh",
             "password": "*",
             "gecos": "",
-            "authorized_keys": ["ssh-ed25519 AAAA"],
+            "authorized_keys": [KEY],
         },
     ],
     "file": [{"path": "etc/motd", "content": "hello\n", "mode": 420}],
@@ -386,6 +387,11 @@ def test_an_applet_is_a_plain_name(tmp_path: Path) -> None:
         (("account", 1, "shell"), "sh", "account.1.shell: found 'sh': expected an absolute path"),
         (("account", 1, "gecos"), "a:b", "account.1.gecos: found 'a:b', expected"),
         (("account", 1, "authorized_keys"), ["a\nb"], "account.1.authorized_keys.0: found"),
+        (
+            ("account", 1, "authorized_keys"),
+            [f'from="::1" {KEY}'],
+            "option 'from': Dropbear does not know it and would refuse the key",
+        ),
         (("file", 0, "path"), "/etc/motd", "file.0.path: found '/etc/motd': '/etc/motd' is not"),
         (("file", 0, "mode"), 0o4755, "file.0.mode: found 2541: is 0o4755; expected 0o777 at most"),
         (("file", 0, "mode"), 644, "file.0.mode: found 644: is 0o1204; expected 0o777 at most"),
