@@ -154,15 +154,35 @@ def make_fleet_key(layout: Layout) -> Access:
         return known
     key = ed25519.Ed25519PrivateKey.generate()
     private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption())
+    keep_fleet_key(layout, private)
+    return Access(lines=(public_of(private),), fleet=True)
+
+
+def public_of(private: bytes) -> str:
+    """The public line of a fleet's private key. Raises NiftyError for what is none."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 (heavy)
+    from cryptography.hazmat.primitives import serialization as form  # noqa: PLC0415 (heavy)
+    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 (heavy)
+
+    try:
+        key = form.load_ssh_private_key(private, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise NiftyError("the fleet's key is no ed25519 key of OpenSSH without a passphrase")
     public = key.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH)
-    line = f"{public.decode()} nifty-fleet"
+    return f"{public.decode()} nifty-fleet"
+
+
+def keep_fleet_key(layout: Layout, private: bytes) -> None:
+    """Write the fleet's key for whoever typed the command, 0600 and his own."""
     # the public half first: the private one is what says that there is a key
+    line = public_of(private)
     write_atomic(layout, layout.fleet_key.with_suffix(".pub"), f"{line}\n".encode())
     write_atomic(layout, layout.fleet_key, private, mode=0o600)
     owner = invoker()
     if owner and os.geteuid() == 0:
         os.chown(layout.fleet_key, owner.pw_uid, owner.pw_gid)
-    return Access(lines=(line,), fleet=True)
 
 
 def present(layout: Layout) -> Access | None:

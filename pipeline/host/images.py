@@ -56,18 +56,30 @@ def load(path: Path) -> Image:
     this machine.
     """
     rootfs = archive.read(path)
-    manifest = manifests.read(rootfs, name=str(path))
-    packed = path.read_bytes()
+    return _checked(rootfs, path.read_bytes(), str(path))
+
+
+def unpacked(packed: bytes, *, name: str) -> Image:
+    """The image in the archive *packed*, as `load`; *name* for errors."""
+    try:
+        rootfs = archive.read(packed)
+    except archive.ArchiveError as error:
+        raise ImageError(f"{name}: {error.message}") from error
+    return _checked(rootfs, packed, name)
+
+
+def _checked(rootfs: Rootfs, packed: bytes, name: str) -> Image:
+    manifest = manifests.read(rootfs, name=name)
     machine = os.uname().machine
     if manifest.needs.architecture != machine:
         raise ImageError(
-            f"{path}: made for {manifest.needs.architecture}, this machine is {machine}",
+            f"{name}: made for {manifest.needs.architecture}, this machine is {machine}",
             hint=f"doit build arch={machine}",
         )
     for part in manifest.shared:
         # only the one that an instance's unit binds
         if part != "cbin":
-            raise ImageError(f"{path}: /{part} is to be shared; this program shares /cbin only")
+            raise ImageError(f"{name}: /{part} is to be shared; this program shares /cbin only")
     identity.blank(rootfs, manifest)
     return Image(
         rootfs=rootfs,
@@ -76,6 +88,12 @@ def load(path: Path) -> Image:
         digest=rootfs.digest,
         bound=dropins.bound(manifest),
     )
+
+
+def size_of(image: Image) -> int:
+    """Bytes of what `store` writes, about."""
+    contents = (len(entry.content) for entry in image.rootfs if isinstance(entry, File))
+    return len(image.archive) + sum(contents)
 
 
 def entries_of(image: Image, share: Share, granted: Access) -> tuple[Entry, ...]:

@@ -59,6 +59,11 @@ class Layout:
         return self.state / "lock"
 
     @property
+    def restoring(self) -> Path:
+        """Which backup's instances get their names right now; gone when all have them."""
+        return self.state / "restoring"
+
+    @property
     def known_hosts(self) -> Path:
         """Host keys of all instances, for `ssh`."""
         return self.state / "known_hosts"
