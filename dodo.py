@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.tasks import article, bench, build, host, report
+from pipeline.tasks import article, bench, build, host, misspelt, report
 from pipeline.tasks.actions import Reporter, end_tidily, made
 from pipeline.tasks.database import database
 
@@ -133,3 +133,6 @@ def task_firewall() -> Any:
 def task_bench() -> Any:
     """Measure beside peers (parts=build,image,deploy,start counts=10,1000 on=tmpfs,xfs rounds=3)"""
     return made(bench.bench, archives=True)
+
+
+misspelt.install(name.removeprefix("task_") for name in dir() if name.startswith("task_"))

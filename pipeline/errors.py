@@ -7,6 +7,40 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# Characters of one line, and lines of one message: what a hostile file says must have an end.
+LONGEST_LINE = 4000
+MOST_LINES = 1000
+
+
+def shown(text: str, *, most: int = LONGEST_LINE) -> str:
+    r"""*text* as one line that may stand in a message: what others wrote reaches no terminal raw.
+
+    Every character that is not printable is escaped as Python's literals are (`\x1b`, `\u202e`):
+    control characters (C0, C1, DEL), line ends, characters that turn the direction of writing
+    round, undecodable bytes. Of more than *most* characters only the first are shown.
+    """
+    rest = len(text) - most
+    if rest > 0:
+        text = text[:most]
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else _escaped(char) for char in text)
+    return f"{text}... ({rest} more characters)" if rest > 0 else text
+
+
+def _escaped(char: str) -> str:
+    # a byte that is no UTF-8, as PEP 383 smuggles it through
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def shown_lines(text: str, *, most: int = LONGEST_LINE) -> str:
+    """*text* with each of its lines as `shown` gives it; line ends and tabs stay."""
+    if len(text) <= most and text.replace("\n", "").isprintable():
+        return text
+    lines = (line.split("\t") for line in text.split("\n"))
+    return "\n".join("\t".join(shown(part, most=most) for part in line) for line in lines)
+
 
 class NiftyError(Exception):
     """A failure that its message explains; shown without a traceback, exit code 1."""
@@ -35,4 +69,7 @@ class ProblemsError(NiftyError):
     def __init__(self, summary: str, problems: Iterable[str], *, hint: str | None = None) -> None:
         self.summary = summary
         self.problems = tuple(problems)
-        super().__init__("\n".join([summary, *(f"  {line}" for line in self.problems)]), hint=hint)
+        told = [f"  {shown(line)}" for line in self.problems[:MOST_LINES]]
+        if len(self.problems) > MOST_LINES:
+            told.append(f"  and {len(self.problems) - MOST_LINES} more")
+        super().__init__("\n".join([summary, *told]), hint=hint)

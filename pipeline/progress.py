@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
+
+from pipeline import terminal
+from pipeline.errors import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +20,7 @@ class Step(Protocol):
 
 def say(message: str) -> None:
     """One line for the person at the terminal; results go to stdout, this does not."""
-    sys.stderr.write(f"{message}\n")
-    sys.stderr.flush()
+    terminal.tell(f"{message}\n")
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def bar(title: str, total: int | None, *, unit: str = "items") -> Iterator[Step]
 
     *unit* is `bytes` (shown as MB with the rate) or `items`.
     """
-    if not sys.stderr.isatty():
+    if not terminal.is_watched():
         yield lambda amount=1, /: None  # noqa: ARG005 (the protocol's name)
         return
     # rich costs 50 ms to import, which an up-to-date build does not need to pay
@@ -46,7 +47,7 @@ def bar(title: str, total: int | None, *, unit: str = "items") -> Iterator[Step]
         TransferSpeedColumn,
     )
 
-    columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
     if total is None:
         columns = [SpinnerColumn(), *columns, TimeElapsedColumn()]
     elif unit == "bytes":
@@ -54,7 +55,7 @@ def bar(title: str, total: int | None, *, unit: str = "items") -> Iterator[Step]
     else:
         columns += [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=total)
+        task = progress.add_task(shown(title), total=total)
 
         def step(amount: int = 1, /) -> None:
             progress.advance(task, amount)

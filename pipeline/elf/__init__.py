@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from pipeline.elf.dynamic import (
     Dynamic,
     has_no_default_directories,
+    is_marked_pie,
     is_pie,
     linkage_of,
     read_dynamic,
@@ -133,4 +134,5 @@ def _gather(image: Image) -> ElfFacts:
         if kind is FileType.CORE
         else section_sizes(kind, header, sections),
         segments=tuple(as_segment(each) for each in programs if each["p_type"] == "PT_LOAD"),
+        marked_pie=is_marked_pie(dynamic),
     )

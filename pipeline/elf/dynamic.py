@@ -108,17 +108,22 @@ def has_no_default_directories(dynamic: Dynamic) -> bool:
     return bool(dynamic.flags("DT_FLAGS_1") & _DF_1_NODEFLIB)
 
 
+def is_marked_pie(dynamic: Dynamic) -> bool:
+    return bool(dynamic.flags("DT_FLAGS_1") & _DF_1_PIE)
+
+
 def is_pie(dynamic: Dynamic, interpreter: str | None) -> bool:
     # Linkers before 2016 set no DF_1_PIE; a program has an interpreter and no soname then, either.
-    marked = bool(dynamic.flags("DT_FLAGS_1") & _DF_1_PIE)
-    return marked or (interpreter is not None and dynamic.value("DT_SONAME") is None)
+    return is_marked_pie(dynamic) or (
+        interpreter is not None and dynamic.value("DT_SONAME") is None
+    )
 
 
 def linkage_of(kind: FileType, dynamic: Dynamic, interpreter: str | None) -> Linkage:
     needs = interpreter is not None or dynamic.value("DT_NEEDED") is not None
     if kind is FileType.EXEC:
         return Linkage.DYNAMIC if needs else Linkage.STATIC
-    if dynamic.tags and not dynamic.flags("DT_FLAGS_1") & _DF_1_PIE and interpreter is None:
+    if dynamic.tags and not is_marked_pie(dynamic) and interpreter is None:
         return Linkage.SHARED
     return Linkage.DYNAMIC if needs else Linkage.STATIC_PIE
 

@@ -89,6 +89,7 @@ class ElfFacts:
     symbols only are left out, as ld.so does); *versions_defined* leaves out the base version,
     which is the file's own name, and *has_versions* tells whether there is a table of definitions
     at all (ld.so tolerates a library without one). *no_default_directories* is DF_1_NODEFLIB.
+    *pie* also takes what older linkers made; *marked_pie* is DF_1_PIE alone, which ld.so looks at.
     An *rpath* or *runpath* of `("",)` is there, but empty. *build_id* is in hexadecimal.
     """
 
@@ -112,6 +113,7 @@ class ElfFacts:
     build_id: str | None
     sizes: Sizes
     segments: tuple[Segment, ...]
+    marked_pie: bool = False
 
     @property
     def text_segment(self) -> int:
@@ -122,7 +124,8 @@ class ElfFacts:
 def as_json(facts: ElfFacts) -> dict[str, object]:
     """*facts* in JSON's types, the same for the same file every time."""
     plain: dict[str, object] = {}
-    for name in (each.name for each in fields(facts)):
+    # the mark is ld.so's business; *pie* says the same to people
+    for name in (each.name for each in fields(facts) if each.name != "marked_pie"):
         value = getattr(facts, name)
         match value:
             case StrEnum():

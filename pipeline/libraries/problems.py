@@ -47,6 +47,8 @@ class Problem:
 
     def _what(self, asking: str) -> str:
         match self.kind:
+            case Kind.INTERPRETER if not self.library:
+                return f"has a first line that names no interpreter{asking}"
             case Kind.INTERPRETER:
                 return f"needs the interpreter {self.library}{asking}, which {self.detail}"
             case Kind.MISSING:

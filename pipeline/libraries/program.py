@@ -98,7 +98,7 @@ def _script(start: bytes, *, binary: str, root: LibraryRoot, scripts: tuple[str,
         return ended(command, f"is one of more than {_MOST_SCRIPTS} scripts that run each other")
     located = root.locate(command) if command.startswith("/") else None
     if located is None or not located.is_regular:
-        return ended(command or "of a line without one", "is not there")
+        return ended(command, "is not there")
     name = env_name(argument) if command.rpartition("/")[2] == "env" else None
     if name is None:
         found = _closure(located, binary=binary, root=root, scripts=scripts)

@@ -184,6 +184,8 @@ class Searcher:
             )
         if facts.type is FileType.EXEC:
             return _Fatal(why="is a program at a fixed address, which cannot be loaded")
+        if facts.marked_pie and self.loader.libc is Libc.GLIBC:  # since 2.30; musl does not look
+            return _Fatal(why="is a position-independent program, which cannot be loaded")
         if facts.linkage is Linkage.NONE:
             return _Fatal(why="has nothing to load: an object file, core or debug information")
         return facts

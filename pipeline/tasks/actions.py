@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
-import os
 import signal
 import sys
+import traceback
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -14,6 +14,7 @@ from doit import doit_cmd
 from doit.exceptions import BaseFail, TaskError, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 
+from pipeline import terminal
 from pipeline.errors import NiftyError
 from pipeline.paths import PROJECT
 from pipeline.settings import Settings, VariablesError, parse
@@ -77,6 +78,9 @@ def action(function: Callable[P, Any]) -> Callable[P, Any]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
             result = function(*args, **kwargs)
+            terminal.flush()
+        except terminal.ReaderGoneError:
+            return None
         except NiftyError as error:
             return (TaskFailed if error.exit_code == 1 else TaskError)(str(error))
         except ModuleNotFoundError as error:
@@ -84,10 +88,6 @@ def action(function: Callable[P, Any]) -> Callable[P, Any]:
             if wheel == "pipeline":
                 raise
             return TaskFailed(f"{wheel} is not installed in {sys.prefix}\nhint: {_INSTALL}")
-        except BrokenPipeError:
-            # the reader of our results has seen enough (`| head`): so have we
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return None
         except OSError as error:
             if error.errno not in _HINTS:
                 raise
@@ -117,8 +117,11 @@ _TIDYING = 10
 def end_tidily() -> None:
     """From now on SIGINT and SIGTERM let every `finally` run, and leave one line on stderr.
 
-    doit itself would forget the run at SIGTERM, and show a traceback at Ctrl-C.
+    doit itself would forget the run at SIGTERM, and show a traceback at Ctrl-C or when nobody
+    reads its list any more (`doit list | head -1`).
     """
+    terminal.settle()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # until the first task
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     sys.excepthook = _unhandled
@@ -139,9 +142,9 @@ def _unhandled(
         for worker in multiprocessing.active_children():
             worker.join(_TIDYING)
             worker.kill()
-        sys.stderr.write("interrupted\n")  # Python then dies of SIGINT, as its caller expects
+        terminal.tell("interrupted\n")  # Python then dies of SIGINT, as its caller expects
     else:
-        sys.__excepthook__(kind, error, trace)
+        terminal.tell("".join(traceback.format_exception(kind, error, trace)))
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc] # doit has no types
@@ -151,7 +154,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit has no types
 
     def write(self, text: str) -> None:
         """Everything doit itself has to say goes to stderr."""
-        sys.stderr.write(text)
+        terminal.tell(text)
+
+    def initialize(self, tasks: Any, selected_tasks: Any) -> None:
+        """Tasks begin: none of them ends because nobody reads what it says."""
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        super().initialize(tasks, selected_tasks)
 
     def execute_task(self, task: Any) -> None:
         """A task is about to run; those that only print a result say nothing."""

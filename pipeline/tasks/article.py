@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
+from pipeline import terminal
 from pipeline.errors import NiftyError, UsageError
 from pipeline.progress import say
 from pipeline.tasks import build
@@ -66,7 +66,7 @@ def shell(settings: Settings) -> None:
     from pipeline.run import replace  # noqa: PLC0415
 
     words = entering.argv(image_path(settings), settings.command or None)
-    sys.stdout.flush()
+    terminal.flush()
     replace(words)
 
 
@@ -92,7 +92,7 @@ def telnet(settings: Settings) -> None:
     )
     if settings.dry:
         for file in serving.files(server, where):
-            sys.stdout.write(f"# {file.name}\n{file.text}\n")
+            terminal.result(f"# {file.name}\n{file.text}\n")
         return
     as_root("telnet")
     systemd.require()
@@ -105,7 +105,7 @@ def telnet(settings: Settings) -> None:
     say("telnet sends passwords as plain text: whoever sees the packets can log in")
     if server.is_exposed:
         say(f"and {server.listen} is more than this host: anybody who reaches it may try")
-    sys.stdout.write(f"telnet {server.listen} {server.port}\n")
+    terminal.lines(f"telnet {server.listen} {server.port}")
 
 
 @task
@@ -124,7 +124,7 @@ def firewall(settings: Settings) -> None:
         return
     ports = [one.port for one in selected(settings)]
     if not settings.apply:
-        sys.stdout.write(opening.ruleset(ports) if is_nft else opening.service(ports))
+        terminal.result(opening.ruleset(ports) if is_nft else opening.service(ports))
         return
     as_root("firewall")
     how = (
@@ -136,7 +136,7 @@ def firewall(settings: Settings) -> None:
             f"{chain.family} {chain.table} {chain.name} drops what it does not accept, and no rule "
             "of another table can change that; it needs one of its own:"
         )
-        sys.stdout.write(f"{opening.snippet(chain, ports)}\n")
+        terminal.result(f"{opening.snippet(chain, ports)}\n")
 
 
 @task
@@ -154,5 +154,5 @@ def console(settings: Settings) -> None:
     words = attaching.argv(chosen, layout_of(settings), settings.command or None)
     if words[0] == "systemd-run":
         say("three times ^] within a second ends it, and the instance with it")
-    sys.stdout.flush()
+    terminal.flush()
     replace(words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from pipeline import terminal
 from pipeline.paths import PROJECT
 from pipeline.tasks import build
 from pipeline.tasks.host import task
@@ -20,7 +21,7 @@ def bench(settings: Settings) -> None:
     """Become the benchmarks, with the user's terminal: they run for minutes and tell how far."""
     from pipeline.run import replace  # noqa: PLC0415
 
-    sys.stdout.flush()
+    terminal.flush()
     replace(words(settings))
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import tomllib
 from typing import TYPE_CHECKING, Any
 
+from pipeline import terminal
 from pipeline.errors import NiftyError, UsageError
 from pipeline.paths import PROJECT
 from pipeline.progress import say
@@ -328,4 +328,4 @@ def _show(settings: Settings) -> None:
     for path in artifacts(settings):
         size = path.stat().st_size
         shown = path.relative_to(PROJECT)
-        sys.stdout.write(f"{known.get(path.name, '?'):64}  {size:>9,} bytes  {shown}\n")
+        terminal.lines(f"{known.get(path.name, '?'):64}  {size:>9,} bytes  {shown}")

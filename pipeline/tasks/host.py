@@ -6,10 +6,10 @@ All of them always run: the host's own state is the truth, doit's database knows
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import terminal
 from pipeline.errors import NiftyError, UsageError
 from pipeline.progress import say
 from pipeline.tasks import before, build
@@ -121,7 +121,7 @@ def deploy(settings: Settings) -> None:
     image = images.load(image_path(settings))
     if settings.dry:
         for item in deploying.preview(wanted, image).lines():
-            sys.stdout.write(f"{item}\n")
+            terminal.lines(str(item))
         return
     as_root("deploy")
     before.refuse_deploy(settings, wanted, image)
@@ -144,7 +144,7 @@ def deploy(settings: Settings) -> None:
 def _tell_how_to_enter(settings: Settings, chosen: Sequence[Instance]) -> None:
     if chosen:
         config = layout_of(settings).ssh_config
-        sys.stdout.write(f"ssh -F {config} {chosen[0].name}\n")
+        terminal.lines(f"ssh -F {config} {chosen[0].name}")
 
 
 @task
@@ -194,7 +194,7 @@ def status(settings: Settings) -> None:
 
     rows = reading.rows(selected(settings))
     if settings.format == "json":
-        sys.stdout.write(reading.as_json(rows))
+        terminal.json(reading.as_json(rows))
         return
     head, *lines = reading.as_table(rows)
     print_table(head, lines)
@@ -209,7 +209,7 @@ def ssh(settings: Settings) -> None:
     if settings.name is None:
         raise UsageError("which one?", hint="doit ssh name=7")
     (chosen,) = selected(settings)
-    sys.stdout.flush()
+    terminal.flush()
     replace(instances.ssh_argv(chosen, settings.prefix))
 
 
@@ -234,7 +234,7 @@ def upgrade(settings: Settings) -> None:
     if settings.runner and settings.dry:
         for one in chosen:
             if one.runner != settings.runner:
-                sys.stdout.write(f"{one.name}: runner {one.runner} -> {settings.runner}\n")
+                terminal.lines(f"{one.name}: runner {one.runner} -> {settings.runner}")
     if runner_only:
         return
     if settings.rollback and not _is_choosing(settings):
@@ -243,13 +243,13 @@ def upgrade(settings: Settings) -> None:
     if settings.dry:
         suffixes = [one.suffix for one in chosen]
         for move in upgrading.preview_upgrade(settings.prefix, suffixes, image):
-            sys.stdout.write(f"{move}\n")
+            terminal.lines(str(move))
         return
     as_root("upgrade")
     systemd.require()
     done = rolling.upgrade(layout_of(settings), chosen, image, batch=settings.batch)
     for kept in done.kept:
-        sys.stdout.write(f"{kept}\n")
+        terminal.lines(str(kept))
     say(f"{len(done.moved)} moved, {len(chosen) - len(done.moved)} were there already")
 
 
@@ -265,7 +265,7 @@ def undeploy(settings: Settings) -> None:
     if settings.dry:
         suffixes = [one.suffix for one in chosen]
         for item in removing.preview_undeploy(settings.prefix, suffixes):
-            sys.stdout.write(f"{item}\n")
+            terminal.lines(str(item))
         return
     as_root("undeploy")
     if not settings.yes:
@@ -281,11 +281,10 @@ def _some(chosen: Sequence[Instance]) -> str:
 
 
 def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
+    answer = terminal.ask(f"{question} [y/N] ")
+    if answer is None:
         raise UsageError(f"{question} There is nobody to ask", hint="say so beforehand: yes=yes")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if answer.strip().lower() not in ("y", "yes"):
         raise NiftyError("nothing was removed")
 
 
@@ -309,12 +308,12 @@ def doctor(settings: Settings) -> None:
         *standing.dropin_rows(layout_of(settings)),
     )
     if settings.format == "json":
-        sys.stdout.write(limits.as_json(rows) + "\n")
+        terminal.json(limits.as_json(rows) + "\n")
     else:
         print_table(("", "what", "found", "needed", "or else"), [_line(row) for row in rows])
         for row in rows:
             if row.todo:
-                sys.stdout.write(f"{row.name}: {row.todo}\n")
+                terminal.lines(f"{row.name}: {row.todo}")
     failed = [row for row in rows if row.status is Status.FAIL]
     if failed:
         raise NiftyError(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from pipeline import terminal
+from pipeline.errors import shown
 from pipeline.tasks import build
 from pipeline.tasks.actions import PLAIN_IO, Task, action
 
@@ -85,9 +86,9 @@ def _inspect_file(settings: Settings) -> None:
     if facts is not None:
         _print_facts(facts)
     if found is not None:
-        sys.stdout.writelines(f"{line}\n" for line in ("", *tree.lines(found)))
+        terminal.lines("", *tree.lines(found))
     if given and manifest and found:
-        sys.stdout.writelines(f"{line}\n" for line in ("", *_told(manifest.name, given, found)))
+        terminal.lines("", *_told(manifest.name, given, found))
 
 
 def _manifest(settings: Settings) -> Manifest | None:
@@ -152,9 +153,9 @@ def _print_facts(facts: ElfFacts) -> None:
 
     for name, value in elf.as_json(facts).items():
         if name != "segments":
-            sys.stdout.write(f"{name:24} {_plain(value)}\n")
+            terminal.lines(f"{name:24} {_plain(value)}")
     for segment in facts.segments:
-        sys.stdout.write(
+        terminal.result(
             f"{'segment':24} {segment.flags} {segment.memsz:>10,} bytes in memory, "
             f"{segment.filesz:,} in the file\n"
         )
@@ -195,7 +196,7 @@ def _inspect_image(settings: Settings) -> None:
         ("binary", "file", "text", "data", "bss", "linkage", "relro", "stack", "processes"),
         [_row(binary, binary.facts) for binary in found],
     )
-    sys.stdout.write(_memory_text(needed))
+    terminal.result(_memory_text(needed))
 
 
 def _row(binary: Binary, facts: ElfFacts) -> tuple[str, ...]:
@@ -224,7 +225,7 @@ def _memory_text(needed: Memory) -> str:
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+    terminal.json(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
 
 
 _FIGURE = re.compile(r"[\d.,]+")
@@ -232,11 +233,12 @@ _FIGURE = re.compile(r"[\d.,]+")
 
 def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns as wide as they need to be: a table that awk reads as well as a person."""
-    columns = list(zip(head, *rows, strict=True))
+    safe = [tuple(map(shown, row)) for row in rows]
+    columns = list(zip(head, *safe, strict=True))
     aligned = []
     for column in columns:
         width = max(map(len, column))
         is_figures = all(_FIGURE.fullmatch(cell) for cell in column[1:])
         aligned.append([cell.rjust(width) if is_figures else cell.ljust(width) for cell in column])
     for cells in zip(*aligned, strict=True):
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+        terminal.lines("  ".join(cells).rstrip())

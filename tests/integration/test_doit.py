@@ -285,7 +285,11 @@ def test_every_wrong_variable_is_named_at_once(tiny: Checkout) -> None:
 
 
 def test_an_unknown_task_cannot_be_loaded(tiny: Checkout) -> None:
-    assert '"bulid"' in tiny.doit("bulid", code=3).stderr
+    for words in (["bulid"], ["-n", "2", "bulid"], ["list", "bulid"], ["info", "bulid"]):
+        told = tiny.doit(*words, code=3).stderr
+        assert told == "ERROR: 'bulid' is no task; did you mean 'build'?\nhint: doit list\n"
+    assert "'lst' is no task; did you mean 'list'?" in tiny.doit("lst", code=3).stderr
+    assert "fetch has no part 'alhpa'" in tiny.doit("fetch:alhpa", code=3).stderr
 
 
 def test_a_broken_dodo_file_cannot_be_loaded(tiny: Checkout) -> None:

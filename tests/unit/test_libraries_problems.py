@@ -68,6 +68,16 @@ def test_a_directory_in_a_librarys_place(maker: Maker, tree: Tree) -> None:
     )
 
 
+def test_a_program_is_no_library(maker: Maker, tree: Tree) -> None:
+    tree.put("/p", maker.program("a.so", runpath="/opt/x"))
+    tree.put("/opt/x/a.so", maker.program())
+    tree.put("/usr/lib64/a.so", maker.library("a.so"))
+    assert tree.problem("/p") == (
+        "/p: needs a.so, but /opt/x/a.so is a position-independent program,"
+        " which cannot be loaded; searched /opt/x"
+    )
+
+
 def test_the_other_order_of_bytes_ends_the_search(maker: Maker, tree: Tree) -> None:
     tree.put("/p", maker.program("a.so", runpath="/opt/x"))
     tree.put("/opt/x/a.so", maker.library("a.so", target="aarch64_be-linux-gnu"))
@@ -170,6 +180,12 @@ def test_the_problems_of_an_interpreter_name_the_script(maker: Maker, tree: Tree
 def test_the_interpreter_of_a_script_is_missing(tree: Tree) -> None:
     tree.put("/tool", "#!/usr/bin/sh\n")
     assert tree.problem("/tool") == ("/tool: needs the interpreter /usr/bin/sh, which is not there")
+
+
+@pytest.mark.parametrize("line", ["#!", "#! \t\n", "#!\necho"])
+def test_a_script_that_names_no_interpreter(tree: Tree, line: str) -> None:
+    tree.put("/tool", line)
+    assert tree.problem("/tool") == "/tool: has a first line that names no interpreter"
 
 
 def test_env_is_needed_as_well_as_what_it_starts(maker: Maker, tree: Tree) -> None:
