@@ -7,19 +7,19 @@ and no file system is touched.
 
 from __future__ import annotations
 
-import bz2
 import io
 import lzma
+import os
 import stat
 import tarfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.errors import NiftyError
+from pipeline.image.compressed import CompressedError, is_compressed, pieces
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs, RootfsError, Symlink
-from pipeline.image.tarball import MAGIC, Kind, TarballError, members
+from pipeline.image.tarball import BLOCK, MAGIC, Kind, Pieces, TarballError, members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,25 +81,25 @@ def write_xz(tar: bytes) -> bytes:
 def read(source: Path | bytes, *, limits: Limits = DEFAULT_LIMITS) -> Rootfs:
     """The root filesystem in an archive: a path or its bytes; zstd, xz, gzip, bzip2 or plain tar.
 
-    Raises ArchiveError for a file that is missing, truncated or corrupt, passes *limits*, or holds
-    an absolute path, `..`, a link out of the root, a device, a hard link or a duplicate.
+    It is read piece by piece, so that it takes little more memory than the files in it. Raises
+    ArchiveError for a file that is missing, truncated or corrupt, passes *limits*, or holds an
+    absolute path, `..`, a link out of the root, a device, a hard link or a duplicate.
     """
     name = str(source) if isinstance(source, Path) else "archive"
     try:
-        packed = _packed(source, limits) if isinstance(source, Path) else source
-        tar = b"".join(_unpack(packed, limits))
-        return Rootfs.of(_entries(tar, limits))
-    except _RefusedError as error:
+        with _opened(source, limits) if isinstance(source, Path) else io.BytesIO(source) as packed:
+            tar = Pieces(_bounded(_known(packed), limits), most=limits.max_bytes)
+            return Rootfs.of(_entries(tar, limits))
+    except (_RefusedError, CompressedError) as error:
         raise ArchiveError(f"{name}: {error}", hint=error.hint) from None
     except TarballError as error:
         raise ArchiveError(f"{name}: {error}") from None
     except RootfsError as error:
         raise ArchiveError(f"{name}: {error.message}") from error
     except OSError as error:
-        why = error.strerror or f"corrupt: {error}"
-        raise ArchiveError(f"{name}: {why}") from error
-    except (EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
-        raise ArchiveError(f"{name}: corrupt or truncated: {error}") from error
+        raise ArchiveError(f"{name}: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the path
+        raise ArchiveError(f"{name}: {error}") from error
 
 
 class _RefusedError(Exception):
@@ -110,94 +110,43 @@ class _RefusedError(Exception):
         self.hint = hint
 
 
-def _packed(path: Path, limits: Limits) -> bytes:
-    """The file's bytes; not those of a device or pipe, which need not end."""
-    state = path.stat()
-    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
-        raise _RefusedError("not a regular file")
+def _opened(path: Path, limits: Limits) -> BinaryIO:
+    """The file; not a device or pipe, which need not end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(descriptor, "rb")
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode):
+        file.close()
+        kind = "a directory" if stat.S_ISDIR(state.st_mode) else "not a regular file"
+        raise _RefusedError(kind, hint="give the .tar.zst or .tar.xz that 'doit build' made")
     if state.st_size > limits.max_bytes:
+        file.close()
         raise _RefusedError(f"{state.st_size} bytes, at most {limits.max_bytes} are read")
-    return path.read_bytes()
+    return file
 
 
-def _unpack(packed: bytes, limits: Limits) -> Iterator[bytes]:
-    """The tar in *packed*, in pieces; a bomb stops at the limit, not at the end of the memory."""
+def _known(packed: BinaryIO) -> Iterator[bytes]:
+    start = packed.read(BLOCK)
+    packed.seek(0)
+    if not (is_compressed(start) or start[257:262] == MAGIC):
+        raise _RefusedError(
+            "not an image archive (no zstd, xz, gzip, bzip2 or tar magic)",
+            hint="give the .tar.zst or .tar.xz that 'doit build' made",
+        )
+    return pieces(packed)
+
+
+def _bounded(unpacked: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
+    """The same pieces; a bomb stops at the limit, not at the end of the memory."""
     total = 0
-    for piece in _decompress(packed):
+    for piece in unpacked:
         total += len(piece)
         if total > limits.max_bytes:
             raise _RefusedError(f"more than {limits.max_bytes} bytes when unpacked: refused")
         yield piece
 
 
-def _decompress(packed: bytes) -> Iterator[bytes]:
-    if packed.startswith(b"\x28\xb5\x2f\xfd"):
-        return _zstd(packed)
-    if packed.startswith(b"\xfd7zXZ\0"):
-        return _bounded(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY), packed)
-    if packed.startswith(b"\x1f\x8b"):
-        return _gzip(packed)
-    if packed.startswith(b"BZh"):
-        return _bounded(bz2.BZ2Decompressor(), packed)
-    if packed[257:262] == MAGIC:
-        return iter((packed,))
-    raise _RefusedError(
-        "not an image archive (no zstd, xz, gzip, bzip2 or tar magic)",
-        hint="give the .tar.zst or .tar.xz that 'doit build' made",
-    )
-
-
-# What a stream may ask for to hold its window: as much as `zstd -d` grants.
-_MEMORY = 1 << 27
-
-
-def _bounded(
-    decompressor: lzma.LZMADecompressor | bz2.BZ2Decompressor, packed: bytes
-) -> Iterator[bytes]:
-    piece = decompressor.decompress(packed, max_length=1 << 20)
-    yield piece
-    while not decompressor.eof:
-        piece = decompressor.decompress(b"", max_length=1 << 20)
-        if not piece and decompressor.needs_input:
-            raise EOFError("the compressed stream ends too early")
-        yield piece
-    _nothing_after(decompressor.unused_data)
-
-
-def _gzip(packed: bytes) -> Iterator[bytes]:
-    decompressor = zlib.decompressobj(wbits=31)
-    todo = packed
-    while not decompressor.eof:
-        piece = decompressor.decompress(todo, 1 << 20)
-        if not piece and not decompressor.unconsumed_tail and not decompressor.eof:
-            raise EOFError("the compressed stream ends too early")
-        yield piece
-        todo = decompressor.unconsumed_tail
-    _nothing_after(decompressor.unused_data)
-
-
-def _zstd(packed: bytes) -> Iterator[bytes]:
-    import zstandard  # noqa: PLC0415 (only this kind needs it)
-
-    frame = zstandard.ZstdDecompressor(max_window_size=_MEMORY).decompressobj()
-    try:
-        # 1 KiB of input can become at most 32 MiB of output, so the limit is looked at in time
-        for start in range(0, len(packed), 1024):
-            yield frame.decompress(packed[start : start + 1024])
-            if frame.eof:
-                _nothing_after(frame.unused_data + packed[start + 1024 :])
-                return
-    except zstandard.ZstdError as error:
-        raise EOFError(str(error)) from error
-    raise EOFError("the compressed stream ends too early")
-
-
-def _nothing_after(rest: bytes) -> None:
-    if rest.strip(b"\0"):
-        raise _RefusedError(f"{len(rest)} bytes follow the end of the archive: refused")
-
-
-def _entries(tar: bytes, limits: Limits) -> Iterator[Entry]:
+def _entries(tar: Pieces, limits: Limits) -> Iterator[Entry]:
     for count, member in enumerate(members(tar), start=1):
         if count > limits.max_entries:
             raise _RefusedError(f"more than {limits.max_entries} entries: refused")

@@ -7,13 +7,14 @@ Formats: POSIX.1-2001 ustar and pax, and GNU's long names (tar(5)).
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 MAGIC = b"ustar"
 BLOCK = 512
@@ -69,22 +70,66 @@ class _Extra:
             self.names[flag] = _string(body)
 
 
-def members(tar: bytes) -> Iterator[Member]:
+class Pieces:
+    """A tar that comes piece by piece; *most* is how many bytes of it are read."""
+
+    def __init__(self, unpacked: Iterable[bytes], *, most: int) -> None:
+        self._pieces = iter(unpacked)
+        self._left = b""
+        self._at = 0
+        self._most = most
+        self._taken = 0
+
+    def take(self, size: int) -> bytes:
+        """The next *size* bytes; fewer at the end. Raises TarballError beyond *most*."""
+        self._taken += size
+        if self._taken > self._most:
+            raise TarballError(
+                f"{size} bytes of a member: more than {self._most} bytes when unpacked: refused"
+            )
+        end = self._at + size
+        if end <= len(self._left):
+            taken, self._at = self._left[self._at : end], end
+            return taken
+        # grows in place; joining a list would hold everything twice
+        whole = io.BytesIO()
+        todo = size
+        while todo and (self._at < len(self._left) or self._more()):
+            part = memoryview(self._left)[self._at : self._at + todo]
+            self._at += len(part)
+            todo -= whole.write(part)
+        return whole.getvalue()
+
+    def rest(self) -> Iterator[bytes]:
+        """All that is left."""
+        yield self._left[self._at :]
+        yield from self._pieces
+
+    def _more(self) -> bool:
+        self._left, self._at = next(self._pieces, b""), 0
+        while not self._left:
+            try:
+                self._left = next(self._pieces)
+            except StopIteration:
+                return False
+        return True
+
+
+def members(tar: Pieces) -> Iterator[Member]:
     """The members of *tar* in order.
 
     Raises TarballError for a damaged or truncated tar, for bytes after its end, and for members
     that are neither directory, file nor symbolic link.
     """
-    at = 0
     shared: dict[str, str] = {}
     extra = _Extra()
-    while any(header := tar[at : at + BLOCK]):
+    while (header := tar.take(BLOCK)).strip(b"\0"):
         flag = _check(header)
         size = _number(header[124:136], "size")
         if flag in (b"x", b"g", b"L", b"K"):
             if size > MAX_HEADER:
                 raise TarballError(f"a header of {size} bytes, at most {MAX_HEADER} are read")
-            body = _body(tar, at, size)
+            body = _body(tar, size)
             if flag == b"g":
                 shared |= _records(body)
             else:
@@ -92,12 +137,12 @@ def members(tar: bytes) -> Iterator[Member]:
         else:
             said = {**shared, **extra.records}
             size = _decimal(said["size"], "size") if "size" in said else size
-            yield _member(header, flag, said, extra.names, _body(tar, at, size))
+            yield _member(header, flag, said, extra.names, _body(tar, size))
             extra = _Extra()
-        at += BLOCK + -(-size // BLOCK) * BLOCK
-    if len(tar) - at < 2 * BLOCK or extra.seen:
+    mark = tar.take(BLOCK)
+    if len(header) + len(mark) < 2 * BLOCK or extra.seen:
         raise TarballError("corrupt or truncated: the tar has no end mark")
-    if any(tar[at:]):
+    if mark.strip(b"\0") or any(piece.strip(b"\0") for piece in tar.rest()):
         raise TarballError("something follows the tar's end mark")
 
 
@@ -113,9 +158,10 @@ def _check(header: bytes) -> bytes:
     return header[156:157]
 
 
-def _body(tar: bytes, at: int, size: int) -> bytes:
-    body = tar[at + BLOCK : at + BLOCK + size]
-    if len(body) < size:
+def _body(tar: Pieces, size: int) -> bytes:
+    """What a member holds, without what fills its last block."""
+    body = tar.take(size)
+    if len(body) < size or len(tar.take(-size % BLOCK)) < -size % BLOCK:
         raise TarballError(f"corrupt or truncated: {len(body)} of {size} bytes of a member")
     return body
 
@@ -135,7 +181,8 @@ def _member(
         _decimal(said[key], key) if key in said else _number(header[start : start + 8], key)
         for key, start in (("uid", 108), ("gid", 116))
     )
-    mode = _number(header[100:108], "mode")
+    # the type is in the flag: some writers have it in the mode too, as stat(2) does
+    mode = _number(header[100:108], "mode") & 0o7777
     return Member(kind=kind, path=path, target=target, content=body, mode=mode, uid=uid, gid=gid)
 
 
