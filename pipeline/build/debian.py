@@ -145,7 +145,10 @@ def downloaded(location: DebianSource | DebianBinary, *, work: Path) -> Iterator
             found = apt.versions()
         if location.version not in found:
             has = " and ".join(sorted(set(found))) or f"no package {location.package}"
-            raise AptError(f"suite {location.suite} has {has}, the recipe wants {location.version}")
+            raise AptError(
+                f"suite {location.suite} has {has}, the recipe wants {location.version}",
+                hint="doit outdated shows what there is",
+            )
         with _emptied(apt.folder / "download") as into:
             try:
                 files = apt.download(into)
@@ -290,7 +293,33 @@ def _run(*argv: str, cwd: Path | None = None, check: bool = True) -> Completed:
     try:
         return run(argv, env=env, cwd=cwd, timeout=_TIMEOUT, check=check)
     except ProgramError as error:
-        raise AptError(_reason(error)) from error
+        raise _told(error) from error
+
+
+# What apt says, and what then helps; where it says nothing of these, the network is looked at.
+_HELP = (
+    (
+        r"is expired|invalid since",
+        "the host's Debian mirror is no longer updated: name another in /etc/apt ('date' right?)",
+    ),
+    (r"not valid yet", "this host's clock is behind: compare 'date'"),
+    (
+        r"NO_PUBKEY|not signed|no longer signed|couldn't be verified|signature",
+        "this host has no key for its Debian mirror: apt-get install debian-archive-keyring",
+    ),
+    (
+        r"[Hh]ash [Ss]um mismatch|unexpected size|sync in progress",
+        "the Debian mirror is being updated: try again in some minutes",
+    ),
+    (r"no such program", "apt is not there: only Debian and its like have it"),
+    (r"No space left", "make room on that file system"),
+)
+
+
+def _told(error: ProgramError) -> AptError:
+    reason = _reason(error)
+    hints = (hint for pattern, hint in _HELP if re.search(pattern, error.message))
+    return AptError(reason, hint=next(hints, None))
 
 
 def _reason(error: ProgramError) -> str:

@@ -72,7 +72,7 @@ def fetch(
         return stored
     if offline:
         require([component], store)
-    reasons = []
+    reasons, hints = [], []
     for location in component.location:
         where = _name(location)
         try:
@@ -81,6 +81,7 @@ def fetch(
                 path = store.put(draft, source, folder=folder)
         except (HttpError, debian.AptError, MismatchError) as error:
             reasons.append(f"{where}: {error.message}")
+            hints.append(error.hint or _NETWORK)
             say(f"{source.file}: not from {reasons[-1]}")
         else:
             say(f"{source.file}: from {where}")
@@ -88,9 +89,13 @@ def fetch(
     raise FetchError(
         f"{source.file}: no location gave it, {len(reasons)} tried:",
         reasons,
-        hint="is the network reachable (https_proxy, no_proxy)? a copy of the file may be put "
-        f"there by hand: {store.path(source.sha256, source.file)}",
+        hint="; ".join(dict.fromkeys(hints))
+        + "; a copy of the file may be put there by hand: "
+        + str(store.path(source.sha256, source.file)),
     )
+
+
+_NETWORK = "is the network reachable (https_proxy, no_proxy)?"
 
 
 def _name(location: Location) -> str:

@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +46,10 @@ class _AgainError(Exception):
         super().__init__(reason)
         self.wait = wait
         self.reached = reached
+
+
+class _RangeError(_AgainError):
+    """The rest that was asked for cannot be had; the whole may be (RFC 9110 section 15.5.17)."""
 
 
 def exponential(number: int) -> float:
@@ -99,8 +103,16 @@ def download(url: str, sink: BinaryIO, size: int, *, transport: Transport, step:
     HttpError.
     """
     partial = _Partial(sink=sink)
+
+    def once(end: float) -> None:
+        try:
+            _receive(session, url, partial, size, transport, step, end)
+        except _RangeError:
+            partial.restart(step)
+            raise
+
     with _session() as session:
-        _persist(lambda end: _receive(session, url, partial, size, transport, step, end), transport)
+        _persist(once, transport)
 
 
 def read(url: str, *, limit: int, transport: Transport) -> bytes:
@@ -109,6 +121,9 @@ def read(url: str, *, limit: int, transport: Transport) -> bytes:
     def once(end: float) -> bytes:
         body = io.BytesIO()
         with _open(session, url, {}, transport) as response:
+            encoding = response.headers.get("Content-Encoding", "identity")
+            if encoding.strip().lower() != "identity":
+                raise HttpError(f"answers encoded as {shown(encoding, most=20)}, unasked")
             for chunk in _chunks(response, end):
                 body.write(chunk)
                 if body.tell() > limit:
@@ -194,7 +209,9 @@ def _validator(response: requests.Response) -> str | None:
 def _check_length(response: requests.Response, expected: int) -> None:
     told = response.headers.get("Content-Length")
     if told is not None and told.strip() != str(expected):
-        raise HttpError(f"announces {told.strip()[:20]} bytes, the recipe pins {expected}")
+        raise HttpError(
+            f"announces {shown(told.strip(), most=20)} bytes, the recipe pins {expected}"
+        )
 
 
 @contextmanager
@@ -213,8 +230,6 @@ def _open(
     session: requests.Session, url: str, headers: dict[str, str], transport: Transport
 ) -> Iterator[requests.Response]:
     """The final answer of *url*, 200 or 206; follows redirects, to https only."""
-    import requests  # noqa: PLC0415 (as above)
-
     for _ in range(_REDIRECTS + 1):
         try:
             response = session.get(
@@ -225,7 +240,7 @@ def _open(
                 timeout=(transport.connect_timeout, transport.read_timeout),
                 verify=str(transport.authorities) if transport.authorities else True,
             )
-        except (requests.RequestException, OSError) as error:
+        except _failures() as error:
             raise _failure(error) from error
         with response:
             target = response.headers.get("Location")
@@ -233,22 +248,33 @@ def _open(
                 _check_status(response)
                 yield response
                 return
-        url = urljoin(url, target)
-        scheme = urlsplit(url).scheme
-        if scheme != "https":
-            raise HttpError(f"redirects to {scheme}:, only https: is followed")
+        url = _redirected(url, target)
     raise HttpError(f"redirects more than {_REDIRECTS} times")
+
+
+def _redirected(url: str, target: str) -> str:
+    try:
+        joined = urljoin(url, target)
+        parts = urlsplit(joined)
+        scheme, host, _port = parts.scheme, parts.hostname, parts.port
+    except ValueError as error:
+        raise HttpError(f"redirects to {shown(target, most=80)}: no URL: {error}") from error
+    if scheme != "https":
+        raise HttpError(f"redirects to {shown(scheme, most=20)}:, only https: is followed")
+    if not host:
+        raise HttpError(f"redirects to {shown(target, most=80)}: no URL: no host")
+    return joined
 
 
 def _check_status(response: requests.Response) -> None:
     status = response.status_code
     if status in (200, 206):
         return
-    told = f"answers {status} {response.reason or ''}".strip()
+    told = f"answers {status} {shown(response.reason or '', most=80)}".strip()
     if status >= 500 or status in _PASSING:
         raise _AgainError(told, wait=_retry_after(response.headers.get("Retry-After")))
-    if status == 416:
-        raise _AgainError(told)
+    if status == 416 and "Range" in response.request.headers:
+        raise _RangeError(told)
     raise HttpError(told)
 
 
@@ -260,27 +286,36 @@ def _retry_after(text: str | None) -> float | None:
         return float(text)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
 def _chunks(response: requests.Response, end: float) -> Iterator[bytes]:
     """The body as it comes: each read returns what is there, so that a trickle meets *end*."""
-    import urllib3  # noqa: PLC0415 (as above)
-
     while True:
         if time.monotonic() > end:
             raise HttpError("takes too long")
         try:
             chunk = response.raw.read1(_CHUNK, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except _failures() as error:
             raise _failure(error) from error
         if not chunk:
             return
         yield chunk
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What these libraries raise for whatever a server or a URL may be."""
+    from http.client import HTTPException  # noqa: PLC0415 (as above)
+
+    import requests  # noqa: PLC0415 (as above)
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+    # ValueError: what is no URL, number or host name; each library has places that let it through
+    return (requests.RequestException, HTTPError, HTTPException, OSError, ValueError)
 
 
 def _failure(error: Exception) -> NiftyError | _AgainError:
@@ -300,7 +335,7 @@ def _failure(error: Exception) -> NiftyError | _AgainError:
         case requests.exceptions.ConnectionError() | exceptions.HTTPError():
             reached = not isinstance(_bottom(error), exceptions.NewConnectionError)
             return _AgainError(f"the connection fails: {_innermost(error)}", reached=reached)
-        case requests.RequestException():
+        case requests.RequestException() | ValueError():
             return HttpError(_innermost(error))
         case _:
             return _AgainError(f"the connection fails: {_innermost(error)}")
@@ -319,4 +354,4 @@ def _innermost(error: BaseException) -> str:
     error = _bottom(error)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     # urllib3 writes "HTTPSConnection(host=…, port=…): Failed to resolve …"
-    return re.sub(r"^<?\w+\(.*?\)>?: ", "", " ".join(text.split()))[:200]
+    return shown(re.sub(r"^<?\w+\(.*?\)>?: ", "", " ".join(text.split())), most=200)

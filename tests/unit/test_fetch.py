@@ -6,7 +6,7 @@ import hashlib
 import socket
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import pytest
 from webserver import (
@@ -14,6 +14,7 @@ from webserver import (
     breaking,
     endless,
     garbage,
+    raw,
     redirect,
     rest,
     serving,
@@ -22,10 +23,11 @@ from webserver import (
     whole,
 )
 
-from pipeline.build import fetch
+from pipeline.build import debian, fetch, https
 from pipeline.build.https import HttpError, Transport, download, exponential
-from pipeline.build.recipe import Budgets, Component, Extract, Https, Program, Source
+from pipeline.build.recipe import Budgets, Component, DebianSource, Extract, Https, Program, Source
 from pipeline.build.store import Store
+from pipeline.run import ProgramError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,6 +234,13 @@ def test_a_range_that_cannot_be_satisfied_is_tried_again(site: Site, get: Getter
     first = breaking(BODY, after=70_000, etag='"a"')
     site.answers["/f"] = [first, status(416), whole(BODY)]
     assert get("/f").read_bytes() == BODY
+    assert ["Range" in asked for _path, asked in site.requests] == [False, True, False]
+
+
+def test_a_whole_that_cannot_be_satisfied_is_not_asked_for_again(site: Site, get: Getter) -> None:
+    site.answers["/f"] = [status(416)]
+    assert get.reason("/f") == "answers 416 Requested Range Not Satisfiable"
+    assert len(site.requests) == 1
 
 
 def test_a_part_that_nobody_asked_for_is_refused(site: Site, get: Getter) -> None:
@@ -293,6 +302,122 @@ def test_a_redirect_to_https_is_followed(site: Site, get: Getter) -> None:
 def test_a_redirect_to_another_scheme_is_not(site: Site, get: Getter, scheme: str) -> None:
     site.answers["/f"] = [redirect(f"{scheme}://127.0.0.1:{site.port}/g")]
     assert get.reason("/f") == f"redirects to {scheme}:, only https: is followed"
+
+
+LOCATIONS = (
+    "https://[::1",
+    "//[",
+    "https://",
+    "https:///f",
+    "https://127.0.0.1:99999/",
+    "https://127.0.0.1:port/",
+    "https://127.0.0.1:-1/",
+    f"https://{'a' * 70}.example/",
+    f"https://{'a.' * 200}/",
+    "https://a..b/",
+    "https://\xff\xfe/",
+    "https://*/",
+    "https://a b/",
+    "https://%00/",
+    "https://u:p@/",
+    "\x1b]0;title\x07",
+    "javascript:alert(1)",
+    "x" * 300 + "://y",
+    "https://127.0.0.1:1/" + "x" * 60_000,
+)
+
+
+@pytest.mark.parametrize("location", LOCATIONS, ids=range(len(LOCATIONS)))
+def test_a_redirect_to_what_is_no_url_is_one_line(
+    site: Site, get: Getter, location: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.answers["/bad"] = [
+        raw(b"HTTP/1.1 302 F\r\nLocation: " + location.encode("latin-1") + b"\r\n\r\n")
+    ]
+    site.answers["/good"] = [whole(BODY)]
+    assert get("/bad", "/good").read_bytes() == BODY
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"thing.tar: not from {site.url('/bad')}: ")
+    assert told[1:] == [f"thing.tar: from {site.url('/good')}"]
+    assert told[0].isprintable()
+    assert len(told[0]) < 400
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+ANSWERS = {
+    "nothing": b"",
+    "status": b"HTTP/1.1 abc\r\n\r\n",
+    "status of many digits": b"HTTP/1.1 " + b"9" * 5000 + b"\r\n\r\n",
+    "status that is negative": b"HTTP/1.1 -1 \r\n\r\n",
+    "reason": b"HTTP/1.1 404 \x1b[2J" + b"x" * 9000 + b"\r\n\r\n",
+    "version": b"HTTP/9.9 200 OK\r\n\r\n",
+    "headers without end": OK + b"a: b\r\n" * 5000,
+    "a huge header": OK + b"a: " + b"x" * 100_000 + b"\r\n\r\n",
+    "no headers at all": OK + b"\x00\x01 \xff\r\n\xff\r\n\r\n",
+    "cut in the headers": OK + b"Content-Len",
+    "length": OK + b"Content-Length: many\r\n\r\nxx",
+    "negative length": OK + b"Content-Length: -5\r\n\r\nxx",
+    "two lengths": OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "chunk": OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello",
+    "negative chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nhello",
+    "huge chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 5000 + b"\r\nhello",
+    "chunk that is cut": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    "other encoding": OK + b"Transfer-Encoding: rot13\r\n\r\nuryyb",
+    "packed": OK + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+    "wrongly packed": OK + b"Content-Encoding: gzip\r\n\r\nno gzip",
+    "redirect without location": b"HTTP/1.1 302 Found\r\n\r\n",
+    "empty location": b"HTTP/1.1 302 Found\r\nLocation: \r\n\r\n",
+    "retry": b"HTTP/1.1 503 B\r\nRetry-After: " + b"9" * 5000 + b"\r\n\r\n",
+    "retry at": b"HTTP/1.1 503 B\r\nRetry-After: Mon, 01 Jan 0001 00:00:00 +2359\r\n\r\n",
+    "retry never": b"HTTP/1.1 503 B\r\nRetry-After: Mon, 99 Jan 99999 99:99:99 GMT\r\n\r\n",
+    "range": b"HTTP/1.1 206 P\r\nContent-Range: bytes 9-1/\xff\r\n\r\nx",
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_an_answer_that_is_malformed_is_one_line(
+    site: Site, get: Getter, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.answers["/bad"] = [raw(ANSWERS[case])]
+    site.answers["/good"] = [whole(BODY)]
+    assert get("/bad", "/good").read_bytes() == BODY
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"thing.tar: not from {site.url('/bad')}: ")
+    assert told[1:] == [f"thing.tar: from {site.url('/good')}"]
+    assert len(told[0]) < 400
+
+
+def test_a_page_in_an_encoding_nobody_asked_for(site: Site, transport: Transport) -> None:
+    site.answers["/f"] = [raw(OK + b"Content-Encoding: gzip\r\n\r\nx")]
+    with pytest.raises(HttpError, match="answers encoded as gzip, unasked"):
+        https.read(site.url("/f"), limit=10, transport=transport)
+
+
+@pytest.mark.parametrize(
+    ("said", "helps"),
+    [
+        ("E: Release file for http://d/InRelease is expired (invalid since 2d).", "no longer upd"),
+        ("E: Release file for http://d/InRelease is not valid yet (for 3h).", "clock is behind"),
+        ("W: GPG error: NO_PUBKEY 1\nE: The repository is not signed.", "debian-archive-keyring"),
+        ("E: Failed to fetch x  Hash Sum mismatch", "try again"),
+        ("apt-get: no such program (No such file or directory)", "Debian and its like"),
+        ("E: Failed to fetch x  Temporary failure resolving 'd'", "network reachable"),
+    ],
+)
+def test_what_apt_says_decides_what_helps(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, helps: str
+) -> None:
+    def fail(*_words: object, **_how: object) -> NoReturn:
+        raise ProgramError(said)
+
+    monkeypatch.setattr(debian, "run", fail)
+    place = DebianSource(kind="debian-source", suite="sid", package="thing", version="1")
+    thing = component("https://127.0.0.1/").model_copy(update={"location": (place,)})
+    with pytest.raises(fetch.FetchError) as caught:
+        fetch.fetch(thing, tmp_path, store, offline=False, work=tmp_path / "apt")
+    assert helps in (caught.value.hint or "")
+    assert ("network" in (caught.value.hint or "")) == ("network" in helps)
+    assert "put there by hand" in (caught.value.hint or "")
 
 
 def test_redirects_that_never_end_are_left(site: Site, get: Getter) -> None:

@@ -174,6 +174,16 @@ def garbage(handler: _Handler) -> None:
     handler.wfile.write(b"\x00\x01\x02 who knows\r\n\r\n")
 
 
+def raw(answer: bytes) -> Answer:
+    """These bytes and the end, whatever they are."""
+
+    def send(handler: _Handler) -> None:
+        handler.wfile.write(answer)
+        handler.close_connection = True
+
+    return send
+
+
 def redirect(url: str) -> Answer:
     """Sends the client to *url*."""
     return status(302, Location=url)
