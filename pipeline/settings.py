@@ -64,7 +64,7 @@ class Settings:
     undo: bool = False
     users: str = "private"
     yes: bool = False
-    given: frozenset[str] = field(default=frozenset(), compare=False)  # those that were typed
+    given: Mapping[str, str] = field(default_factory=dict, compare=False)  # as they were typed
 
     @property
     def image_is_path(self) -> bool:
@@ -226,4 +226,4 @@ def parse(variables: Mapping[str, str], *, images: Iterable[str]) -> Settings:
         problems.append("name=, names= and count= say the same thing in different ways: give one")
     if problems:
         raise VariablesError("these variables cannot be meant so:", problems)
-    return Settings(**values, given=frozenset(variables))
+    return Settings(**values, given=dict(variables))

@@ -17,7 +17,8 @@ from pipeline.errors import ProblemsError
 from pipeline.host import access, clients, facts, images, state, trees
 from pipeline.host.layout import Layout, locked, prepare
 from pipeline.host.maker import Made, Maker
-from pipeline.host.plan import Clean, Needs, Plan, StoreImage, plan
+from pipeline.host.needs import Needs
+from pipeline.host.plan import Clean, Plan, StoreImage, plan
 from pipeline.host.workers import spread
 from pipeline.image.rootfs import Directory, File, Symlink
 from pipeline.progress import bar, say
@@ -52,7 +53,7 @@ def preview(wanted: Wanted, image: Image) -> Plan:
     """The plan of `deploy`, for `dry=yes`: nothing is touched, nothing is locked."""
     layout = Layout(wanted.prefix)
     known = facts.gather(layout)
-    return plan(wanted, known, needs_of(image, wanted, _keys(wanted, layout)))
+    return plan(wanted, known, needs_of(image, wanted, keys_for(wanted)))
 
 
 def deploy(wanted: Wanted, image: Image, *, wait: bool = True) -> Report:
@@ -63,7 +64,7 @@ def deploy(wanted: Wanted, image: Image, *, wait: bool = True) -> Report:
     """
     began = time.monotonic()
     layout = Layout(wanted.prefix)
-    granted = _keys(wanted, layout)
+    granted = keys_for(wanted)
     prepare(layout)
     with locked(layout, wait=wait):
         known = facts.gather(layout)
@@ -74,11 +75,11 @@ def deploy(wanted: Wanted, image: Image, *, wait: bool = True) -> Report:
     return Report(created=len(todo.creations), seconds=time.monotonic() - began, notes=tuple(notes))
 
 
-def _keys(wanted: Wanted, layout: Layout) -> Access | None:
-    """None if a key for the fleet has to be made."""
+def keys_for(wanted: Wanted) -> Access | None:
+    """Who may log in; None if a key for the fleet has to be made. Raises KeysError."""
     if wanted.authorized_keys is not None:
         return access.keys_of_file(wanted.authorized_keys)
-    return access.present(layout)
+    return access.present(Layout(wanted.prefix))
 
 
 def needs_of(image: Image, wanted: Wanted, granted: Access | None) -> Needs:
@@ -91,6 +92,8 @@ def needs_of(image: Image, wanted: Wanted, granted: Access | None) -> Needs:
         directories=sum(isinstance(entry, Directory) for entry in entries),
         links=sum(isinstance(entry, Symlink) for entry in entries),
         once=len(image.archive) + sum(len(entry.content) for entry in every),
+        # the archive, the manifest and the folder
+        once_inodes=3 + sum(entry.path.startswith("cbin/") for entry in image.rootfs),
         lacking=image.bound.problems,
     )
 

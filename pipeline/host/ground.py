@@ -11,7 +11,8 @@ from pipeline.host.state import Users
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.host.probe import Host, PrefixFacts
+    from pipeline.host.probe import Host
+    from pipeline.host.site import PrefixFacts, Site
 
 OLDEST_SYSTEMD = 252
 # The last systemd whose nspawn slept 5 s when audit was on (since 205; 209 filters it by seccomp)
@@ -28,8 +29,9 @@ def system_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
     yield _truth(
         "systemd as PID 1",
         is_so=host.is_systemd,
-        why="nobody starts the instances' units: 'System has not been booted with systemd'",
+        why="this host was not booted by systemd, which is what starts instances",
         todo="boot this host with systemd (a container or chroot is not enough)",
+        stage=Stage.DEPLOY,
     )
     yield _version(host)
     install = "dnf" if host.is_rpm else "apt"
@@ -39,6 +41,7 @@ def system_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
             is_so=need.program in host.programs,
             why="the unit cannot start: 'Failed to locate executable', status=203/EXEC",
             todo=f"{install} install {need.package}",
+            stage=Stage.DEPLOY,
         )
     yield _truth(
         "user namespaces",
@@ -61,29 +64,43 @@ def system_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
     )
 
 
-def prefix_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
-    """The file system below the prefix, and room for what is wanted on it and in memory."""
-    yield _prefix(host.prefix)
-    if host.prefix.exists:
-        yield _room(
-            f"free disk on {host.prefix.path}",
-            found=host.prefix.free_bytes,
-            needed=wanted.to_deploy * wanted.disk,
-            why="deploying stops with 'No space left on device'",
-            stage=Stage.DEPLOY,
-        )
-        yield _inodes(wanted, host.prefix)
+def prefix_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
+    """The file system below the prefix, and room for what is wanted on it."""
+    facts = site.prefix
+    yield _prefix(facts)
+    if not facts.exists:
+        return
+    many = len(wanted.new)
+    once = 0 if wanted.is_stored or not many else 1
+    # the state, and what its unit reads
+    beside = 2 + RUNNERS[wanted.runner].has_mounts
+    each = wanted.needs.bytes_each(facts.block, facts.directory, beside=beside)
+    needed = many * each + once * wanted.needs.once
+    yield _room(
+        f"free disk on {facts.path}",
+        found=facts.free_bytes,
+        needed=needed,
+        why="deploying stops with 'No space left on device'",
+        stage=Stage.DEPLOY,
+        detail=f"not enough disk: {many} instances take {_mib(needed)}, "
+        f"{_mib(facts.free_bytes)} are free",
+    )
+    inodes = many * wanted.needs.inodes_each(beside=beside) + once * wanted.needs.once_inodes
+    yield _inodes(inodes, many, facts)
+
+
+def memory_row(wanted: Wanted, host: Host) -> Row:
+    """Room in memory for those that are to be started."""
     needed = wanted.to_start * wanted.bytes_running
     if host.memory is None:
-        yield unreadable("free memory", _size(needed), "instances are killed for want of memory")
-    else:
-        yield _room(
-            "free memory",
-            found=host.memory,
-            needed=needed,
-            why="the kernel kills processes, instances and others: 'Out of memory'",
-            stage=Stage.START,
-        )
+        return unreadable("free memory", _size(needed), "instances are killed for want of memory")
+    return _room(
+        "free memory",
+        found=host.memory,
+        needed=needed,
+        why="the kernel kills processes, instances and others: 'Out of memory'",
+        stage=Stage.START,
+    )
 
 
 def _version(host: Host) -> Row:
@@ -142,14 +159,13 @@ def _prefix(facts: PrefixFacts) -> Row:
     kind = facts.mount.kind if facts.mount else "unknown file system"
     options = facts.mount.options if facts.mount else frozenset()
     problems: list[tuple[str, str]] = []
-    if not facts.exists:
-        problems.append(("missing", f"install -d {facts.path}"))
+    if facts.fault is not None:
+        what, todo = facts.fault
+        problems.append((what.removeprefix(f"{facts.path}: "), todo))
     if kind in UNFIT:
         problems.append(("keeps no owners and modes", ELSEWHERE))
     if "ro" in options:
         problems.append(("read-only", f"mount -o remount,rw {_point(facts)}, or {ELSEWHERE}"))
-    elif facts.exists and not facts.writable:
-        problems.append(("not writable", "run as root (sudo)"))
     if "noexec" in options:
         problems.append(("noexec", f"mount -o remount,exec {_point(facts)}, or {ELSEWHERE}"))
     volatile = kind in ("tmpfs", "ramfs")
@@ -170,8 +186,7 @@ def _point(facts: PrefixFacts) -> str:
     return str(facts.mount.point) if facts.mount else "/"
 
 
-def _inodes(wanted: Wanted, facts: PrefixFacts) -> Row:
-    needed = wanted.to_deploy * wanted.inodes
+def _inodes(needed: int, many: int, facts: PrefixFacts) -> Row:
     enough = facts.free_inodes is None or facts.free_inodes >= needed
     return Row(
         name=f"free inodes on {facts.path}",
@@ -181,10 +196,13 @@ def _inodes(wanted: Wanted, facts: PrefixFacts) -> Row:
         why="deploying stops with 'No space left on device' though df shows room: see df -i",
         todo="" if enough else f"remove files, or {ELSEWHERE}",
         stage=Stage.DEPLOY,
+        detail=()
+        if enough
+        else (f"not enough inodes: {many} instances take {needed}, {facts.free_inodes} are free",),
     )
 
 
-def _room(name: str, *, found: int, needed: int, why: str, stage: Stage) -> Row:
+def _room(name: str, *, found: int, needed: int, why: str, stage: Stage, detail: str = "") -> Row:
     # the last tenth is not ours to plan with: others write to the same disk and memory
     tight = Status.OK if found * 9 >= needed * 10 else Status.WARN
     status = tight if found >= needed else Status.FAIL
@@ -196,10 +214,19 @@ def _room(name: str, *, found: int, needed: int, why: str, stage: Stage) -> Row:
         why=why,
         todo="" if status is Status.OK else "free some, or fewer instances",
         stage=stage,
+        detail=(detail,) if detail and status is Status.FAIL else (),
     )
 
 
-def _truth(name: str, *, is_so: bool, why: str, todo: str, needed: str = "yes") -> Row:
+def _truth(
+    name: str,
+    *,
+    is_so: bool,
+    why: str,
+    todo: str,
+    needed: str = "yes",
+    stage: Stage = Stage.START,
+) -> Row:
     return Row(
         name=name,
         found="yes" if is_so else "no",
@@ -207,7 +234,12 @@ def _truth(name: str, *, is_so: bool, why: str, todo: str, needed: str = "yes") 
         status=Status.OK if is_so else Status.FAIL,
         why=why,
         todo="" if is_so else todo,
+        stage=stage,
     )
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.1f} MiB"
 
 
 def _size(count: int) -> str:

@@ -215,9 +215,9 @@ def systemd_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
 
 def bus_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
     """Limits of the system bus, which only registered nspawn instances have to do with."""
-    if not (wanted.register and wanted.cost.is_registrable):
+    if not wanted.registered:
         return
-    name, needed = "D-Bus max_connections_per_user", wanted.count + 256
+    name, needed = "D-Bus max_connections_per_user", wanted.registered + 256
     why = "each registered nspawn holds a connection: at about 253 instances starting stops"
     if host.bus is None:
         yield unreadable(name, str(needed), why)
@@ -227,7 +227,7 @@ def bus_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
         # dbus-broker counts no connections; it multiplies its quotas by this, when it starts
         why = "dbus-broker's quotas of one user grow with this: beyond them it cuts connections"
         todo += ", then boot: dbus-broker reads it at its start only"
-    must = 0 if host.bus.is_broker else wanted.count + 32
+    must = 0 if host.bus.is_broker else wanted.registered + 32
     yield numbered(
         name=name,
         found=host.bus.per_user,
@@ -241,10 +241,10 @@ def bus_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
         yield numbered(
             name="D-Bus max_completed_connections",
             found=host.bus.completed,
-            must=wanted.count + 64,
-            should=wanted.count + 512,
+            must=wanted.registered + 64,
+            should=wanted.registered + 512,
             why="the bus takes no further connection from anybody",
-            todo=f"{wanted.command} (sets {wanted.count + 512})",
+            todo=f"{wanted.command} (sets {wanted.registered + 512})",
             fixable=True,
         )
 

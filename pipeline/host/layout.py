@@ -115,30 +115,49 @@ def prepare(layout: Layout) -> None:
 
 
 def check_owner(path: Path) -> None:
-    """*path* is a real directory that only the current user (root, outside tests) may write to.
+    """Raise the `fault` of *path*, if it has one."""
+    found = fault(path)
+    if found is not None:
+        raise found
 
-    Raises LayoutError: otherwise somebody could swap what is written there for a link.
+
+def check_link(path: Path) -> None:
+    """Raise LayoutError if *path* is a symbolic link: all that is looked at would be elsewhere."""
+    if path.is_symlink():
+        check_owner(path)
+
+
+def fault(path: Path) -> LayoutError | None:
+    """Why *path* is no real directory that only the current user (root, outside tests) writes to.
+
+    In any other somebody could swap what is written there for a link.
     """
     try:
         facts = path.lstat()
     except FileNotFoundError:
-        raise LayoutError(
+        return LayoutError(
             f"{path}: no such directory", hint=f"mkdir -m 755 {path}, or give another prefix="
-        ) from None
+        )
     except OSError as error:
-        raise LayoutError(f"{path}: {error.strerror}") from error
+        return LayoutError(f"{path}: {error.strerror}")
+    if stat.S_ISLNK(facts.st_mode):
+        # as /home is on hosts whose /usr is one image (ostree): /home -> var/home
+        return LayoutError(
+            f"{path}: a link (links are not followed)", hint=f"prefix={os.path.realpath(path)}"
+        )
     if not stat.S_ISDIR(facts.st_mode):
-        raise LayoutError(f"{path}: not a directory (links are not followed)")
+        return LayoutError(f"{path}: not a directory", hint="give another prefix=")
     if facts.st_uid != os.geteuid():
-        raise LayoutError(
+        return LayoutError(
             f"{path}: belongs to user {facts.st_uid}, not to {os.geteuid()} who runs this",
             hint="run as root, below a directory of root's" if os.geteuid() else f"chown 0 {path}",
         )
     if facts.st_mode & 0o022:
-        raise LayoutError(
+        return LayoutError(
             f"{path}: mode {stat.S_IMODE(facts.st_mode):04o} lets others write there",
             hint=f"chmod go-w {path}",
         )
+    return None
 
 
 @contextmanager

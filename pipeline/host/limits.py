@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ProblemsError
-from pipeline.host.claims import port_rows, user_rows
-from pipeline.host.ground import prefix_rows, system_rows
+from pipeline.host.claims import claim_rows
+from pipeline.host.ground import memory_row, prefix_rows, system_rows
 from pipeline.host.kernel import bus_rows, kernel_rows, systemd_rows
-from pipeline.host.rows import Row, Stage, Status, Wanted
+from pipeline.host.rows import PlanError, Row, Stage, Status, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pipeline.host.probe import Host
-
-
-class HostLacksError(ProblemsError):
-    """A host on which deploying or starting would fail half-way."""
+    from pipeline.host.site import Site
 
 
 def check(wanted: Wanted, host: Host) -> tuple[Row, ...]:
@@ -28,10 +24,33 @@ def check(wanted: Wanted, host: Host) -> tuple[Row, ...]:
         *kernel_rows(wanted, host),
         *systemd_rows(wanted, host),
         *bus_rows(wanted, host),
-        *port_rows(wanted, host),
-        *user_rows(wanted, host),
-        *prefix_rows(wanted, host),
+        *deploy_rows(wanted, host),
+        memory_row(wanted, host),
     )
+
+
+def deploy_rows(wanted: Wanted, site: Site) -> tuple[Row, ...]:
+    """Of `check` those that deploying alone depends on; all that is asked again under the lock."""
+    return (
+        *claim_rows(wanted, site),
+        *prefix_rows(wanted, site),
+        *_image_rows(wanted),
+    )
+
+
+def _image_rows(wanted: Wanted) -> Iterator[Row]:
+    if wanted.new and wanted.needs.digest:
+        lacking = wanted.needs.lacking
+        yield Row(
+            name=f"image {wanted.needs.digest[:12]}",
+            found="does not run here" if lacking else "runs here",
+            needed="what this host has and gives",
+            status=Status.FAIL if lacking else Status.OK,
+            why="its programs would not start, or it asks for more than an image may have",
+            todo="; ".join(lacking),
+            stage=Stage.DEPLOY,
+            detail=lacking,
+        )
 
 
 def blocking(rows: Iterable[Row], stage: Stage = Stage.START) -> tuple[Row, ...]:
@@ -41,22 +60,31 @@ def blocking(rows: Iterable[Row], stage: Stage = Stage.START) -> tuple[Row, ...]
 
 
 def refuse(wanted: Wanted, rows: Iterable[Row], stage: Stage = Stage.START) -> None:
-    """Raise HostLacksError with all blocking rows at once, if there are any."""
+    """Raise PlanError with all blocking rows at once, if there are any."""
     found = blocking(rows, stage)
     if not found:
         return
     fixable = any(row.fixable for row in found)
-    raise HostLacksError(
-        f"this host cannot {stage.value} {wanted.count} instances:",
+    raise PlanError(
+        f"this host cannot {stage.value} {wanted.asked}; nothing was changed below "
+        f"{wanted.prefix}:",
         lines(found),
         hint=wanted.command if fixable else wanted.command.removesuffix(" fix=yes"),
     )
 
 
+def warnings(rows: Iterable[Row]) -> tuple[str, ...]:
+    """What those who deploy are to know of, though it stops nothing."""
+    return tuple(line for row in rows if row.status is Status.WARN for line in row.detail)
+
+
 def lines(rows: Iterable[Row]) -> tuple[str, ...]:
-    """A line for each of *rows* in an error."""
+    """What each of *rows* says in an error: a line, or one for each instance."""
     return tuple(
-        f"{row.name}: {row.found}, needed {row.needed}: {row.why}; {row.todo}" for row in rows
+        line
+        for row in rows
+        for line in row.detail
+        or (f"{row.name}: {row.found}, needed {row.needed}: {row.why}; {row.todo}",)
     )
 
 
@@ -73,6 +101,7 @@ def as_json(rows: Iterable[Row]) -> str:
                 "todo": row.todo,
                 "stage": row.stage.value,
                 "fixable": row.fixable,
+                "detail": row.detail,
             }
             for row in rows
         ],

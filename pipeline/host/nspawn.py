@@ -27,6 +27,7 @@ class Nspawn:
     name: str = "nspawn"
     stem: str = "nifty"
     is_grouped: bool = False
+    has_mounts: bool = False
     needs: tuple[Need, ...] = (Need(program="systemd-nspawn", package="systemd-container"),)
     # SIGTERM would make BusyBox init reboot (busybox init/init.c)
     power_off: signal.Signals = signal.SIGUSR2

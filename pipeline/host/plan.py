@@ -5,59 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ProblemsError
-from pipeline.host import state
+from pipeline.host import limits, rows
+from pipeline.host.rows import Claim, Stage
+from pipeline.host.runners import RUNNERS
 from pipeline.host.state import LAST_SLOT, Users
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.host.facts import Facts
-    from pipeline.host.state import Instance
+    from pipeline.host.needs import Needs
+    from pipeline.host.state import Instance, Runner
     from pipeline.host.wanted import Target, Wanted
 
 PORT_BASE = 2200
-# (first, last, whose): common enough that a clash would surprise
-_WELL_KNOWN = (
-    (2375, 2376, "Docker"),
-    (2379, 2380, "etcd"),
-    (3000, 3000, "Grafana and others"),
-    (3128, 3128, "Squid"),
-    (3306, 3306, "MySQL"),
-    (3389, 3389, "RDP"),
-    (5432, 5432, "PostgreSQL"),
-    (5900, 5900, "VNC"),
-    (6379, 6379, "Redis"),
-    (8080, 8080, "HTTP"),
-    (9090, 9090, "Prometheus"),
-    (27017, 27017, "MongoDB"),
-)
-
-
-class PlanError(ProblemsError):
-    """What is wanted cannot be done on this host as it is; nothing was changed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What one instance of an image takes, and the image itself, once."""
-
-    digest: str
-    files: tuple[int, ...]  # bytes of each file of an instance
-    directories: int
-    links: int
-    once: int  # bytes of what is stored for all
-    lacking: tuple[str, ...] = ()  # why drop-ins of the image would not start on this host
-
-    def bytes_each(self, block: int, directory: int) -> int:
-        """Bytes on a file system with such blocks; its JSON in the state included."""
-        blocks = sum(-(-size // block) for size in self.files) + 1
-        return blocks * block + (self.directories + 1) * directory
-
-    @property
-    def inodes_each(self) -> int:
-        """Inodes, with the root and the state."""
-        return len(self.files) + self.directories + self.links + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +89,19 @@ class Plan:
         return tuple(action for action in self.actions if isinstance(action, Create))
 
 
-def plan(wanted: Wanted, facts: Facts, needs: Needs) -> Plan:
-    """What to do so that every target of *wanted* is there; pure.
+def ask(
+    wanted: Wanted,
+    facts: Facts,
+    needs: Needs,
+    *,
+    running: frozenset[str] = frozenset(),
+    runner: Runner | None = None,
+    typed: tuple[str, ...] = (),
+) -> rows.Wanted:
+    """What `limits` is to answer: a claim for each target that can be; pure.
 
-    What is there already stays as it is. Raises PlanError with all that stands against it.
+    *running*: names of those that run now; they and the targets will be there in the end. *runner*
+    is what starts all of them, None: what each has, or is to have. *typed*: of the command line.
     """
     known = {one.suffix: one for one in facts.instances}
     todo = [
@@ -139,33 +109,76 @@ def plan(wanted: Wanted, facts: Facts, needs: Needs) -> Plan:
         for target in wanted.targets
         if target.suffix not in known or target.name not in facts.roots
     ]
-    problems = [*_moved_ports(wanted, known, facts), *_foreign(todo, known, facts)]
-    creations = tuple(_creations(todo, known, wanted, problems))
-    problems += [
-        *_port_problems(creations, known, facts),
-        *_slot_problems(creations, wanted, known),
+    odd = [*_moved_ports(wanted, known, facts), *_foreign(todo, known, facts)]
+    claims = [*_new(todo, known, wanted, odd)]
+    if claims and wanted.users is Users.PRIVATE and not facts.is_root:
+        odd.append("only root can give instances user ids of their own (users=private)")
+    new = {claim.suffix for claim in claims}
+    there = [known[one.suffix] for one in wanted.targets if one.suffix in known.keys() - new]
+    claims += [
+        Claim(one.suffix, one.port, one.number, users=one.users, is_new=False) for one in there
     ]
-    problems += _space_problems(len(creations), facts, needs)
-    problems += needs.lacking if creations else ()
-    if creations and wanted.users is Users.PRIVATE and not facts.is_root:
-        problems.append("only root can give instances user ids of their own (users=private)")
-    if problems:
-        raise PlanError(
-            f"nothing was changed below {wanted.prefix}:",
-            problems,
-            hint="'doit deploy ... dry=yes' shows what would be done",
-        )
+    names = {claim.name for claim in claims}
+    others = [one for one in facts.instances if one.name in running - names]
+    kinds = {runner} if runner else {one.runner for one in (*there, *others)}
+    if new and not runner:
+        kinds.add(wanted.runner)
+    private = wanted.users is Users.PRIVATE if new or not there else False
+    kept = [one for one in facts.instances if one.suffix not in new]
+    return rows.Wanted(
+        count=len(running | names),
+        claims=tuple(claims),
+        prefix=wanted.prefix,
+        # the one that takes most of a host
+        runner=max(kinds or {wanted.runner}, key=lambda kind: RUNNERS[kind].cost.memory),
+        users=Users.PRIVATE
+        if private or any(one.users is Users.PRIVATE for one in (*there, *others))
+        else Users.HOST,
+        registered=_registered(wanted, new, (*there, *others), runner),
+        running=len(running),
+        kept_ports={one.port: one.name for one in kept},
+        kept_slots={one.number: one.name for one in kept if one.users is Users.PRIVATE},
+        odd=tuple(odd),
+        needs=needs,
+        is_stored=needs.digest in facts.images,
+        typed=typed,
+    )
+
+
+def _registered(
+    wanted: Wanted, new: set[str], old: tuple[Instance, ...], runner: Runner | None
+) -> int:
+    """How many of these hold a connection to the system bus."""
+    asked = {target.suffix for target in wanted.targets} if wanted.register else set()
+    many = sum(
+        RUNNERS[runner or one.runner].cost.is_registrable
+        for one in old
+        if one.register or one.suffix in asked
+    )
+    fresh = len(new & asked) if RUNNERS[runner or wanted.runner].cost.is_registrable else 0
+    return many + fresh
+
+
+def plan(wanted: Wanted, facts: Facts, needs: Needs) -> Plan:
+    """What to do so that every target of *wanted* is there; pure.
+
+    What is there already stays as it is. Raises PlanError with all that stands against it.
+    """
+    asked = ask(wanted, facts, needs)
+    found = limits.deploy_rows(asked, facts.site)
+    limits.refuse(asked, found, Stage.DEPLOY)
+    known = {one.suffix: one for one in facts.instances}
+    creations = tuple(
+        Create(claim.suffix, claim.slot, claim.port, finish=claim.suffix in known)
+        for claim in asked.new
+    )
     actions: list[Action] = [Clean(name) for name in facts.leftovers]
     if creations and needs.digest not in facts.images:
         actions.append(StoreImage(needs.digest))
     actions += creations
     if creations or not facts.lists_current:
         actions.append(WriteLists())
-    warnings = (
-        *_port_warnings(creations, facts),
-        *_difference_warnings(wanted, known, facts, needs),
-        *_range_warnings(creations, wanted, facts),
-    )
+    warnings = (*limits.warnings(found), *_difference_warnings(wanted, known, facts, needs))
     return Plan(wanted=wanted, actions=tuple(actions), warnings=warnings)
 
 
@@ -182,9 +195,9 @@ def _foreign(todo: list[Target], known: dict[str, Instance], facts: Facts) -> It
             yield f"{target.name} is there and was not made by this program: it stays untouched"
 
 
-def _creations(
-    todo: list[Target], known: dict[str, Instance], wanted: Wanted, problems: list[str]
-) -> Iterator[Create]:
+def _new(
+    todo: list[Target], known: dict[str, Instance], wanted: Wanted, odd: list[str]
+) -> Iterator[Claim]:
     held = {one.number for one in known.values()}
     held |= {int(target.suffix) for target in wanted.targets if target.suffix.isdecimal()}
     free = (slot for slot in range(LAST_SLOT, -1, -1) if slot not in held)
@@ -196,83 +209,16 @@ def _creations(
         elif port is None and target.suffix.isdecimal():
             port = PORT_BASE + int(target.suffix)
         if port is None:
-            problems.append(f"{target.name}: a new instance with a name needs port=")
+            odd.append(f"{target.name}: a new instance with a name needs port=")
             continue
         if old:
             slot: int | None = old.number
         else:
             slot = int(target.suffix) if target.suffix.isdecimal() else next(free, None)
         if slot is None:
-            problems.append(f"{target.name}: no user range is free")
+            odd.append(f"{target.name}: no user range is free")
             continue
-        yield Create(target.suffix, slot, port, finish=old is not None)
-
-
-def _port_problems(
-    creations: tuple[Create, ...], known: dict[str, Instance], facts: Facts
-) -> Iterator[str]:
-    todo = {action.suffix for action in creations}
-    holder = {one.port: one.name for one in known.values() if one.suffix not in todo}
-    for action in creations:
-        name, port = f"nifty{action.suffix}", action.port
-        if not 1 <= port <= 65535:
-            yield f"{name}: port {port} is outside 1-65535"
-        elif port in holder:
-            yield f"{name}: port {port} is given to {holder[port]}"
-        elif port in facts.listening:
-            yield f"{name}: port {port} is taken by a listener on this host (ss -ltnp)"
-        holder.setdefault(port, name)
-
-
-def _slot_problems(
-    creations: tuple[Create, ...], wanted: Wanted, known: dict[str, Instance]
-) -> Iterator[str]:
-    if wanted.users is not Users.PRIVATE:
-        return
-    holder = {one.number: one.name for one in known.values() if one.users is Users.PRIVATE}
-    for action in creations:
-        name = f"nifty{action.suffix}"
-        if action.number > LAST_SLOT:
-            yield f"{name}: user ranges end with number {LAST_SLOT} (or users=host)"
-        elif holder.get(action.number, name) != name:
-            yield f"{name}: its user range is held by {holder[action.number]}"
-
-
-def _space_problems(count: int, facts: Facts, needs: Needs) -> Iterator[str]:
-    if not count:
-        return
-    space = facts.space
-    once = 0 if needs.digest in facts.images else needs.once
-    wanted = count * needs.bytes_each(space.block, space.directory) + once
-    if wanted > space.free:
-        yield (
-            f"not enough disk: {count} instances take {_mib(wanted)}, {_mib(space.free)} are free"
-        )
-    inodes = count * needs.inodes_each
-    if space.inodes is not None and inodes > space.inodes:
-        yield f"not enough inodes: {count} instances take {inodes}, {space.inodes} are free"
-
-
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):.1f} MiB"
-
-
-def _port_warnings(creations: tuple[Create, ...], facts: Facts) -> Iterator[str]:
-    ports = {action.port for action in creations}
-    clashes = [
-        f"{low if low == high else f'{low}-{high}'} ({whose})"
-        for low, high, whose in _WELL_KNOWN
-        if not ports.isdisjoint(range(low, high + 1))
-    ]
-    if clashes:
-        yield f"ports known for something else are among them: {', '.join(clashes)}"
-    low, high = facts.ephemeral
-    ephemeral = [port for port in ports if low <= port <= high]
-    if ephemeral:
-        yield (
-            f"{len(ephemeral)} ports from {min(ephemeral)} on are ephemeral here ({low}-{high}): "
-            "an outgoing connection may hold one when its instance starts"
-        )
+        yield Claim(target.suffix, port, slot, users=wanted.users)
 
 
 def _difference_warnings(
@@ -305,20 +251,3 @@ def _difference_warnings(
 def _list(instances: list[Instance]) -> str:
     names = [one.name for one in instances]
     return ", ".join(names) if len(names) < 4 else f"{names[0]} ... {names[-1]} ({len(names)})"
-
-
-def _range_warnings(creations: tuple[Create, ...], wanted: Wanted, facts: Facts) -> Iterator[str]:
-    if wanted.users is not Users.PRIVATE:
-        return
-    for ids in facts.subordinate:
-        hit = [
-            action.suffix
-            for action in creations
-            if state.base_of(action.number, wanted.users) < ids.first + ids.count
-            and ids.first < state.base_of(action.number + 1, wanted.users)
-        ]
-        if hit:
-            yield (
-                f"user {ids.owner} may use ids of nifty{hit[0]} and {len(hit) - 1} more "
-                f"(/etc/subuid gives him {ids.first}-{ids.first + ids.count - 1})"
-            )

@@ -139,7 +139,7 @@ def _sysctl_file(wanted: Wanted, host: Host) -> FileToWrite | None:
     if values == dict(earlier.values):
         return FileToWrite(name=SYSCTL_FILE, content=old)
     lines = [
-        f"# {MARK} count={wanted.count}",
+        f"# {MARK}, for {wanted.count} instances",
         f"# Values are only raised. 'doit doctor undo=yes' removes this file (/{SYSCTL_FILE})",
         "# and restores what was in force before:",
         *(f"# before: {key} = {value}" for key, value in before.items()),
@@ -168,13 +168,12 @@ def _slice_file(wanted: Wanted, host: Host) -> FileToWrite | None:
 def _bus_file(wanted: Wanted, host: Host) -> FileToWrite | None:
     old = host.written.get(BUS_FILE, "")
     ours = dict(re.findall(r'<limit name="(\w+)">(\d+)<', old))
-    wants_bus = wanted.register and wanted.cost.is_registrable and host.bus
-    if not wants_bus or host.bus is None:
+    if not wanted.registered or host.bus is None:
         return FileToWrite(name=BUS_FILE, content=old) if old else None
     limits = {}
     for name, found, need in (
-        ("max_connections_per_user", host.bus.per_user, wanted.count + 256),
-        ("max_completed_connections", host.bus.completed, wanted.count + 512),
+        ("max_connections_per_user", host.bus.per_user, wanted.registered + 256),
+        ("max_completed_connections", host.bus.completed, wanted.registered + 512),
     ):
         if found < need or name in ours:
             limits[name] = max(found, need)
@@ -183,7 +182,7 @@ def _bus_file(wanted: Wanted, host: Host) -> FileToWrite | None:
     if limits == {name: int(value) for name, value in ours.items()}:
         return FileToWrite(name=BUS_FILE, content=old)
     lines = [
-        f"<!-- {MARK} register=yes count={wanted.count}",
+        f"<!-- {MARK} register=yes, for {wanted.registered}",
         f"     'doit doctor undo=yes' removes this file (/{BUS_FILE}). -->",
         "<busconfig>",
         *(f'  <limit name="{name}">{value}</limit>' for name, value in limits.items()),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import ProblemsError
+from pipeline.host.needs import USUAL, Needs
 from pipeline.host.runners import RUNNERS
 from pipeline.host.state import Runner, Users
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipeline.host.runner import Cost
 
-PORT_BASE = 2200
 MIB = 1024 * 1024
 
 
@@ -32,27 +35,53 @@ class Stage(Enum):
     START = "start"
 
 
+class PlanError(ProblemsError):
+    """What is wanted cannot be done on this host as it is; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one instance takes that others cannot have: *port*, and *slot*, the range of its users.
+
+    With the host's users it has a slot and no range. *is_new*: it is not deployed, or not wholly.
+    """
+
+    suffix: str
+    port: int
+    slot: int
+    users: Users = Users.PRIVATE
+    is_new: bool = True
+
+    @property
+    def name(self) -> str:
+        """`nifty7`."""
+        return f"nifty{self.suffix}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """So many instances, of this kind; *deployed* and *running* of them are there already.
+    """Instances *claims* are asked for; with others that run, *count* will be there.
 
-    *own_ports* are those of instances that exist, which may well be taken, by themselves. The sizes
-    are those of one instance: *disk* and *memory* in bytes; memory 0 is the runner's usual.
+    *running* of them are there already, *registered* are known to machined. *kept_ports* and
+    *kept_slots* are those of all instances deployed, and whose. *odd*: why some can never be, a
+    line each. *is_stored*: the image is on this host. *memory* of one in bytes, 0 for the runner's
+    usual. *typed* are the variables of the command line, as `name=value`.
     """
 
     count: int
-    first: int = 1
+    claims: tuple[Claim, ...] = ()
     prefix: Path = Path("/home")
     runner: Runner = Runner.NSPAWN
-    register: bool = False
     users: Users = Users.PRIVATE
-    ports: tuple[int, ...] = ()
-    own_ports: frozenset[int] = frozenset()
-    deployed: int = 0
+    registered: int = 0
     running: int = 0
-    disk: int = 150_000
-    inodes: int = 35
+    kept_ports: Mapping[int, str] = field(default_factory=dict)
+    kept_slots: Mapping[int, str] = field(default_factory=dict)
+    odd: tuple[str, ...] = ()
+    needs: Needs = USUAL
+    is_stored: bool = False
     memory: int = 0
+    typed: tuple[str, ...] = ()
 
     @property
     def cost(self) -> Cost:
@@ -70,9 +99,9 @@ class Wanted:
         return self.memory or self.cost.memory
 
     @property
-    def to_deploy(self) -> int:
-        """Instances still to be deployed."""
-        return max(self.count - self.deployed, 0)
+    def new(self) -> tuple[Claim, ...]:
+        """Those still to be deployed."""
+        return tuple(claim for claim in self.claims if claim.is_new)
 
     @property
     def to_start(self) -> int:
@@ -80,18 +109,17 @@ class Wanted:
         return max(self.count - self.running, 0)
 
     @property
-    def all_ports(self) -> tuple[int, ...]:
-        """The SSH port of each instance; may lie beyond 65535, which is for a row to say."""
-        start = PORT_BASE + self.first
-        return self.ports or tuple(range(start, start + self.count))
+    def asked(self) -> str:
+        """What was asked for, in words."""
+        many = len(self.claims)
+        beside = self.count - many
+        told = f"{many} instance{'' if many == 1 else 's'}"
+        return f"{told} beside {beside} that run" if beside > 0 else told
 
     @property
     def command(self) -> str:
         """What to type to have this host mended for what is wanted."""
-        first = f" first={self.first}" if self.first != 1 else ""
-        prefix = f" prefix={self.prefix}" if self.prefix != Path("/home") else ""
-        register = " register=yes" if self.register else ""
-        return f"doit doctor count={self.count}{first}{prefix}{register} fix=yes"
+        return " ".join(["doit doctor", *self.typed, "fix=yes"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +127,8 @@ class Row:
     """One thing looked at: its value, what is needed, and what a person does about it.
 
     *why* says what goes wrong otherwise, *todo* what to do (empty when the row is ok). FAIL means
-    that the command of *stage* would fail half-way; *fixable*, that fix=yes mends it.
+    that the command of *stage* would fail half-way; *fixable*, that fix=yes mends it. *detail* says
+    the same of each instance, where that is more use to who deploys.
     """
 
     name: str
@@ -110,6 +139,7 @@ class Row:
     todo: str = ""
     stage: Stage = Stage.START
     fixable: bool = False
+    detail: tuple[str, ...] = ()
 
 
 def unreadable(name: str, needed: str, why: str, *, stage: Stage = Stage.START) -> Row:

@@ -109,6 +109,10 @@ class Runner(Protocol):
         """What an instance takes of a host."""
 
     @property
+    def has_mounts(self) -> bool:
+        """Whether the template wants an fstab(5) of the instance."""
+
+    @property
     def power_off(self) -> Signals:
         """What makes an instance's init stop everything and end."""
 

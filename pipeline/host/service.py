@@ -50,6 +50,7 @@ class Service:
     name: str = "service"
     stem: str = "nifty-service"
     is_grouped: bool = True
+    has_mounts: bool = True
     needs: tuple[Need, ...] = (
         Need(program="unshare", package="util-linux"),
         Need(program="mount", package="mount"),

@@ -6,6 +6,7 @@ All of them always run: the host's own state is the truth, doit's database knows
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from pipeline.tasks.actions import PLAIN_IO, Task, action
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pipeline.host.examination import Examination
+    from pipeline.host.images import Image
     from pipeline.host.layout import Layout
     from pipeline.host.rows import Row
     from pipeline.host.state import Instance
@@ -119,12 +122,13 @@ def deploy(settings: Settings) -> None:
 
     wanted = _wanted(settings)
     image = images.load(image_path(settings))
+    if not settings.dry:
+        as_root("deploy")
+    before.refuse_deploy(settings, wanted, image)
     if settings.dry:
         for item in deploying.preview(wanted, image).lines():
             terminal.lines(str(item))
         return
-    as_root("deploy")
-    before.refuse_deploy(settings, wanted, image)
     report = deploying.deploy(wanted, image)
     for note in report.notes:
         say(note)
@@ -218,28 +222,17 @@ def upgrade(settings: Settings) -> None:
     """Move instances to another image or runner, or back, one batch after the other."""
     from pipeline.host import images, rolling, systemd  # noqa: PLC0415
     from pipeline.host import upgrade as upgrading  # noqa: PLC0415
-    from pipeline.host.state import Runner  # noqa: PLC0415
 
     chosen = selected(settings)
     runner_only = settings.runner and not (settings.rollback or "image" in settings.given)
-    if settings.runner and not settings.dry:
-        as_root("upgrade")
-        systemd.require()
-        before.refuse_runner(settings, chosen)
-        over = rolling.change_runner(
-            layout_of(settings), chosen, Runner(settings.runner), batch=settings.batch
-        )
-        say(f"{len(over)} started by runner={settings.runner} now")
+    image = None if runner_only or settings.rollback else images.load(image_path(settings))
+    if settings.runner:
+        _change_runner(settings, chosen, image)
         chosen = selected(settings)
-    if settings.runner and settings.dry:
-        for one in chosen:
-            if one.runner != settings.runner:
-                terminal.lines(f"{one.name}: runner {one.runner} -> {settings.runner}")
     if runner_only:
         return
     if settings.rollback and not _is_choosing(settings):
         chosen = rolling.way_back(chosen)
-    image = None if settings.rollback else images.load(image_path(settings))
     if settings.dry:
         suffixes = [one.suffix for one in chosen]
         for move in upgrading.preview_upgrade(settings.prefix, suffixes, image):
@@ -251,6 +244,27 @@ def upgrade(settings: Settings) -> None:
     for kept in done.kept:
         terminal.lines(str(kept))
     say(f"{len(done.moved)} moved, {len(chosen) - len(done.moved)} were there already")
+
+
+def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
+    """Have another runner start *chosen*, once it is known that all can be done, *image* too."""
+    from pipeline.host import rolling, systemd  # noqa: PLC0415
+    from pipeline.host import upgrade as upgrading  # noqa: PLC0415
+    from pipeline.host.state import Runner  # noqa: PLC0415
+
+    if settings.dry:
+        for one in chosen:
+            if one.runner != settings.runner:
+                terminal.lines(f"{one.name}: runner {one.runner} -> {settings.runner}")
+        return
+    as_root("upgrade")
+    systemd.require()
+    if image is not None:
+        upgrading.preview_upgrade(settings.prefix, [one.suffix for one in chosen], image)
+    before.refuse_start(settings, chosen)
+    runner = Runner(settings.runner)
+    over = rolling.change_runner(layout_of(settings), chosen, runner, batch=settings.batch)
+    say(f"{len(over)} started by runner={settings.runner} now")
 
 
 @task
@@ -291,35 +305,54 @@ def _ask(question: str) -> None:
 @task
 def doctor(settings: Settings) -> None:
     """What this host lacks for so many, mended with fix=yes."""
-    from pipeline.host import limits, probe, remedy, standing  # noqa: PLC0415
+    from pipeline.host import limits, remedy, standing  # noqa: PLC0415
     from pipeline.host.rows import Status  # noqa: PLC0415
     from pipeline.tasks.report import print_table  # noqa: PLC0415
 
-    asked = before.asked(settings)
     if settings.fix and settings.undo:
         raise UsageError("fix=yes and undo=yes contradict each other")
+    found = _examined(settings)
     if settings.fix or settings.undo:
         as_root("doctor")
-        told = remedy.fix(asked) if settings.fix else remedy.undo()
+        told = remedy.fix(found.asked) if settings.fix else remedy.undo()
         for line in told or ("nothing to change",):
             say(line)
-    rows = (
-        *limits.check(asked, probe.read(prefix=settings.prefix)),
-        *standing.dropin_rows(layout_of(settings)),
-    )
+        found = _examined(settings)
+    rows = (*found.rows, *standing.dropin_rows(layout_of(settings)))
     if settings.format == "json":
         terminal.json(limits.as_json(rows) + "\n")
     else:
         print_table(("", "what", "found", "needed", "or else"), [_line(row) for row in rows])
         for row in rows:
             if row.todo:
-                terminal.lines(f"{row.name}: {row.todo}")
+                terminal.lines(f"{row.name}: {row.found}; {row.todo}")
     failed = [row for row in rows if row.status is Status.FAIL]
     if failed:
         raise NiftyError(
-            f"{len(failed)} of {len(rows)} would fail at {asked.count} instances",
-            hint=asked.command if any(row.fixable for row in failed) else None,
+            f"{len(failed)} of {len(rows)} would fail for {found.asked.asked}",
+            hint=found.asked.command if any(row.fixable for row in failed) else None,
         )
+
+
+def _examined(settings: Settings) -> Examination:
+    """What this host has for those that the command line means: to be deployed, or all there."""
+    from pipeline.host import examination, images  # noqa: PLC0415
+    from pipeline.host.state import Runner  # noqa: PLC0415
+
+    known = _known(settings)
+    if not _is_choosing(settings) and known:
+        return before.of_those(settings, known)
+    is_counted = settings.name is None and not settings.names
+    wanted = _wanted(replace(settings, count=settings.count or 1) if is_counted else settings)
+    # a host may be looked at before there is an image
+    is_named = "image" in settings.given or build.artifacts(settings)[0].is_file()
+    image = images.load(image_path(settings)) if is_named else None
+    return examination.examine(
+        wanted,
+        image,
+        typed=before.typed(settings),
+        runner=Runner(settings.runner) if settings.runner else None,
+    )
 
 
 def _line(row: Row) -> tuple[str, ...]:

@@ -334,6 +334,68 @@ def test_missing_prefix_is_told_with_what_makes_it(fleet: User) -> None:
     assert "mkdir -m 755 /mnt/nowhere" in told
 
 
+def refused_by_all(fleet: User, *words: str) -> str:
+    """What doctor prints for *words*; it, dry=yes and deploy refuse them and touch nothing."""
+    before = fleet.census().stamps
+    told = fleet.doit("doctor", *words, check=False)
+    tried = fleet.refused("deploy", *words, "dry=yes"), fleet.refused("deploy", *words)
+    assert (told.returncode, tried[0]) == (1, tried[1])
+    assert fleet.census().stamps == before
+    return f"{told.stdout}{told.stderr}\n{tried[0]}"
+
+
+LISTEN = (
+    "systemd-run --quiet --unit=listener python3 -c "
+    "'import socket, time; s = socket.create_server((\"\", {port})); time.sleep(600)'; "
+    "until ss -Hltn sport = {port} | grep -q .; do sleep .1; done"
+)
+
+
+def test_port_that_is_taken_is_told_by_all(fleet: User) -> None:
+    fleet.shell(LISTEN.format(port=40092))
+    told = refused_by_all(fleet, "count=2", "first=91", "port=40001")
+    fleet.shell("systemctl stop listener")
+    assert "TCP ports taken: 40092;" in told
+    assert "nifty91: port 40092 is taken by a listener on this host" in told
+    assert "TCP ports outgoing: 40092-40093 of 32768-60999" in told
+
+
+@pytest.mark.parametrize("users", ["private", "host"])
+def test_port_for_root_is_told_by_all_and_works_once_it_is_everybodys(
+    fleet: User, users: str
+) -> None:
+    words = ("name=web", "port=443", f"users={users}")
+    told = refused_by_all(fleet, *words)
+    opened = "sysctl -w net.ipv4.ip_unprivileged_port_start=443"
+    assert told.count("TCP ports for root: 443 of 1-1023") == 2
+    assert told.count(opened) == 2
+    fleet.shell(opened)
+    fleet.doit("deploy", *words, "start=yes")
+    name = fleet.ssh("niftyweb", "hostname").stdout
+    fleet.doit("undeploy", "name=web", "yes=yes")
+    fleet.shell("sysctl -w net.ipv4.ip_unprivileged_port_start=1024")
+    assert name == "niftyweb\n"
+
+
+def test_prefix_that_is_a_link_is_told_by_all(fleet: User) -> None:
+    fleet.shell("mkdir -p /var/real; ln -sfn /var/real /srv/link")
+    other = User(fleet.machine, "/srv/link")
+    told = [
+        other.refused("doctor", "count=1"),
+        other.refused("deploy", "count=1", "dry=yes"),
+        other.refused("deploy", "count=1"),
+    ]
+    left = fleet.shell("ls -A /var/real; rm /srv/link; rmdir /var/real")
+    line = "error: /srv/link: a link (links are not followed)\nhint: prefix=/var/real\n"
+    assert (told, left) == ([line] * 3, "")
+
+
+def test_doctor_advises_all_that_was_typed(fleet: User) -> None:
+    words = ("count=3", "first=94", "runner=service", "users=host", "port=40000")
+    told = fleet.doit("doctor", *words, check=False)
+    assert f"doit doctor {' '.join(words)} fix=yes (sets " in told.stdout
+
+
 def test_doctor_is_content(fleet: User) -> None:
     rows = json.loads(fleet.doit("doctor", "count=25", "format=json").stdout)
     assert [row["name"] for row in rows if row["status"] == "fail"] == []

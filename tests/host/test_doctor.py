@@ -11,12 +11,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from user import User
 
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from conftest import LoopFilesystem
     from machine import Machine
 
 pytestmark = pytest.mark.host
@@ -28,7 +30,7 @@ ABOVE_COPY = f'mount --bind {COPY} /proc/sys; exec "$@"'
 
 DOCTOR = """import json, sys
 from pipeline.host import limits, probe, remedy, rows
-wanted = rows.Wanted(count=1000, register=True)
+wanted = rows.Wanted(count=1000, registered=1000)
 if sys.argv[1] == "check":
     print(limits.as_json(limits.check(wanted, probe.read())))
 else:
@@ -135,3 +137,37 @@ def test_undone_all_is_as_before(settings: Machine) -> None:
     assert connections(settings) < 256
     left = settings.run(["sh", "-c", "find /etc -name '*nifty*' -o -name 50-limits.conf"]).stdout
     assert left == ""
+
+
+@pytest.mark.parametrize("runner", ["nspawn", "service"])
+def test_deploying_takes_what_doctor_reckons_with(
+    machine: Machine, loop_filesystem: LoopFilesystem, runner: str
+) -> None:
+    prefix = loop_filesystem("ext4", 256 << 20)
+    user = User(machine, str(prefix))
+
+    def needed(first: int) -> tuple[int, int]:
+        """MiB and inodes for twenty more."""
+        words = ("count=20", f"first={first}", f"runner={runner}", "format=json")
+        told = json.loads(user.doit("doctor", *words, check=False).stdout)
+        rows = {row["name"]: row["needed"] for row in told}
+        disk = rows[f"free disk on {prefix}"].removesuffix(" MiB")
+        return int(disk), int(rows[f"free inodes on {prefix}"])
+
+    def used() -> tuple[float, int]:
+        told = user.shell(f"sync; df -B 1 --output=used,iused {prefix} | tail -1").split()
+        return int(told[0]) / 2**20, int(told[1])
+
+    free = used()
+    all_ = needed(1)
+    user.doit("deploy", "count=20", f"runner={runner}")
+    some = used()
+    more = needed(21)
+    user.doit("deploy", "count=40", f"runner={runner}")
+    full = used()
+    user.clean()
+    # to the last inode; what all have in common, beside the image, are some files of ours
+    assert full[1] - some[1] == more[1]
+    assert 0 <= some[1] - free[1] - all_[1] < 30
+    assert 0.8 * more[0] <= full[0] - some[0] <= more[0] + 1
+    assert 0.6 * all_[0] <= some[0] - free[0] <= all_[0] + 1

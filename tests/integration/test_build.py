@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tiny import replace_once
 
+from pipeline.host import access, deploy, images
+from pipeline.host.needs import USUAL
+from pipeline.host.wanted import Wanted, numbered
 from pipeline.image import archive, keyline
 from pipeline.image.rootfs import File, Symlink
 
@@ -52,6 +55,18 @@ def test_the_checksums_are_those_of_the_files(checkout: Checkout, artifacts: Pat
     }
     assert found == checkout.sums()
     assert {"nifty-x86_64.tar.zst", "nifty-x86_64.tar.xz", "nifty-x86_64.json"} <= set(found)
+
+
+def test_doctor_reckons_with_what_the_image_takes(artifacts: Path) -> None:
+    image = images.load(next(artifacts.glob("nifty-x86_64.tar.zst")))
+    wanted = Wanted(targets=numbered(1))
+    taken = deploy.needs_of(image, wanted, access.Access(lines=("ssh-ed25519 AAAA",)))
+    for beside in (2, 3):
+        assert USUAL.inodes_each(beside=beside) == taken.inodes_each(beside=beside)
+        each = [one.bytes_each(4096, 4096, beside=beside) for one in (USUAL, taken)]
+        assert each[0] == each[1]
+    assert 0 <= USUAL.once - taken.once < 200_000
+    assert 0 <= USUAL.once_inodes - taken.once_inodes < 30
 
 
 def test_the_pinned_dropbear_has_the_limits_that_keys_are_held_to(artifacts: Path) -> None:

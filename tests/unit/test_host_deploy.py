@@ -20,7 +20,7 @@ from pipeline.host import deploy, identity, images, state
 from pipeline.host.access import Access
 from pipeline.host.deploy import DeployError
 from pipeline.host.layout import Layout, LockedError, locked, prepare
-from pipeline.host.plan import PlanError
+from pipeline.host.rows import PlanError
 from pipeline.host.state import Share, Users
 from pipeline.host.wanted import Wanted, named, numbered
 from pipeline.image.rootfs import File
@@ -356,7 +356,7 @@ def test_a_small_disk_is_seen_beforehand(tmp_path: Path, image: Image) -> None:
 def monkeyed_space() -> Iterator[None]:
     """A plan that does not look at the room there is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.host.plan._space_problems", lambda *_args: ())
+        patch.setattr("pipeline.host.limits.prefix_rows", lambda *_args: ())
         yield
 
 

@@ -14,8 +14,7 @@ from pipeline.host import deploy, dropins, images, standing
 from pipeline.host.access import Access
 from pipeline.host.dropins import Bound
 from pipeline.host.layout import Layout
-from pipeline.host.plan import PlanError
-from pipeline.host.rows import Status
+from pipeline.host.rows import PlanError, Status
 from pipeline.host.runner import Bind
 from pipeline.host.state import Share, Users
 from pipeline.host.wanted import Wanted, numbered

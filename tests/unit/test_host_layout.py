@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.host.layout import Layout, LayoutError, LockedError, locked, prepare
+from pipeline.host.layout import Layout, LayoutError, LockedError, check_link, locked, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +45,16 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / ".nifty").symlink_to("elsewhere")
     with pytest.raises(LayoutError, match="links are not followed"):
         prepare(Layout(tmp_path))
+
+
+def test_a_prefix_that_is_a_link_is_told_with_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / "home").symlink_to("var")
+    with pytest.raises(LayoutError) as caught:
+        check_link(tmp_path / "home")
+    assert caught.value.message == f"{tmp_path}/home: a link (links are not followed)"
+    assert caught.value.hint == f"prefix={tmp_path.resolve()}/var"
+    check_link(tmp_path / "var")
 
 
 def test_a_missing_prefix_is_named(tmp_path: Path) -> None:

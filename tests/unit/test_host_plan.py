@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fleet import make_instance
 
-from pipeline.host.facts import Facts, Space, SubordinateIds
-from pipeline.host.plan import Clean, Create, Needs, Plan, PlanError, StoreImage, WriteLists, plan
-from pipeline.host.state import Share, Users
+from pipeline.host.facts import Facts
+from pipeline.host.needs import Needs
+from pipeline.host.plan import Clean, Create, Plan, StoreImage, WriteLists, ask, plan
+from pipeline.host.rows import PlanError
+from pipeline.host.site import PrefixFacts, Site, UserRange
+from pipeline.host.state import Runner, Share, Users
 from pipeline.host.wanted import Target, Wanted, named, numbered
 
 IMAGE, OTHER = "a" * 64, "b" * 64
-ROOM = Space(free=1 << 30, block=4096, inodes=100_000, directory=4096)
-EMPTY = Facts(space=ROOM)
+ROOM = PrefixFacts(path=Path("/home"), exists=True, free_bytes=1 << 30, free_inodes=100_000)
+SITE = Site(prefix=ROOM, listening=frozenset(), ephemeral=(32768, 60999))
+EMPTY = Facts(site=SITE)
+SUBUID = UserRange(owner="eve", start=600000, count=65536, file="/etc/subuid")
 NEEDS = Needs(digest=IMAGE, files=(10, 5000), directories=3, links=2, once=1 << 20)
 
 
 def planned(targets: tuple[Target, ...], facts: Facts = EMPTY, **fields: object) -> Plan:
     return plan(Wanted(targets=targets, **fields), facts, NEEDS)  # type: ignore[arg-type]
+
+
+def at(**changed: Any) -> Facts:
+    """Facts of an empty host whose site or prefix is so."""
+    inside = {field.name for field in fields(PrefixFacts)} & changed.keys()
+    room = replace(ROOM, **{name: changed.pop(name) for name in inside})
+    return replace(EMPTY, site=replace(SITE, prefix=room, **changed))
 
 
 def there(*suffixes: str, base: Facts = EMPTY) -> Facts:
@@ -107,7 +121,7 @@ def test_ports_may_end_at_65535() -> None:
         (named(["x"], port=0), EMPTY, ["niftyx: port 0 is outside 1-65535"]),
         (
             numbered(1),
-            replace(EMPTY, listening=frozenset([2201])),
+            at(listening=frozenset([2201])),
             ["nifty1: port 2201 is taken by a listener on this host (ss -ltnp)"],
         ),
         (named(["x"], port=2201), there("1"), ["niftyx: port 2201 is given to nifty1"]),
@@ -139,13 +153,13 @@ def test_ports_may_end_at_65535() -> None:
         ),
         (
             numbered(10),
-            replace(EMPTY, space=replace(ROOM, free=1 << 20)),
-            ["not enough disk: 10 instances take 1.3 MiB, 1.0 MiB are free"],
+            at(free_bytes=1 << 20),
+            ["not enough disk: 10 instances take 1.4 MiB, 1.0 MiB are free"],
         ),
         (
             numbered(10),
-            replace(EMPTY, space=replace(ROOM, inodes=89)),
-            ["not enough inodes: 10 instances take 90, 89 are free"],
+            at(free_inodes=89),
+            ["not enough inodes: 10 instances take 100, 89 are free"],
         ),
         (
             numbered(1),
@@ -159,19 +173,17 @@ def test_what_cannot_be_is_told(targets: tuple[Target, ...], facts: Facts, told:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    facts = replace(
-        EMPTY, roots=frozenset(["nifty1"]), listening=frozenset([2202]), space=replace(ROOM, free=1)
-    )
+    facts = replace(at(listening=frozenset([2202]), free_bytes=1), roots=frozenset(["nifty1"]))
     assert len(problems(numbered(3), facts)) == 3
 
 
 def test_a_listener_on_its_own_port_is_the_instance_itself() -> None:
-    facts = replace(there("1"), listening=frozenset([2201]))
+    facts = replace(there("1"), site=at(listening=frozenset([2201])).site)
     assert planned(numbered(1), facts).actions == ()
 
 
 def test_a_file_system_without_inode_counts_is_not_asked() -> None:
-    facts = replace(EMPTY, space=replace(ROOM, inodes=None))
+    facts = at(free_inodes=None)
     assert len(planned(numbered(1000), facts).creations) == 1000
 
 
@@ -182,7 +194,11 @@ def test_the_hosts_users_need_no_range() -> None:
 @pytest.mark.parametrize(
     ("targets", "facts", "word"),
     [
-        (numbered(1000), EMPTY, "2375-2376 (Docker), 2379-2380 (etcd), 3000"),
+        (
+            numbered(1000),
+            EMPTY,
+            "2375-2377 (Docker), 2378-2380 (etcd), 3000 (Grafana)",
+        ),
         (numbered(1, port=40000), EMPTY, "1 ports from 40001 on are ephemeral here (32768-60999)"),
         (numbered(1), replace(there("1"), images=frozenset()), ""),
         (
@@ -197,12 +213,12 @@ def test_the_hosts_users_need_no_range() -> None:
         ),
         (
             numbered(2),
-            replace(EMPTY, subordinate=(SubordinateIds(owner="eve", first=600000, count=65536),)),
+            at(user_ranges=(SUBUID, replace(SUBUID, file="/etc/subgid"))),
             "user eve may use ids of nifty1 and 1 more (/etc/subuid gives him 600000-665535)",
         ),
         (
             numbered(1),
-            replace(EMPTY, subordinate=(SubordinateIds(owner="adam", first=100000, count=65536),)),
+            at(user_ranges=(replace(SUBUID, owner="adam", start=100000),)),
             "",
         ),
     ],
@@ -218,6 +234,72 @@ def test_what_may_surprise_is_warned_of(
 def test_another_share_is_warned_of() -> None:
     (warning,) = planned(numbered(1), there("1"), share=Share.NONE).warnings
     assert "stay with another share= or users=" in warning
+
+
+def known(*names: str, **changed: object) -> Facts:
+    """Facts of a host with instances *names*, all of them with *changed*."""
+    base = there(*names)
+    ones = tuple(replace(one, **changed) for one in base.instances)  # type: ignore[arg-type]
+    return replace(base, instances=ones)
+
+
+def both(*several: Facts) -> Facts:
+    return replace(
+        several[0],
+        instances=tuple(one for facts in several for one in facts.instances),
+        roots=frozenset(name for facts in several for name in facts.roots),
+    )
+
+
+def test_what_is_asked_for_comes_to_what_runs() -> None:
+    facts = there("1", "2", "3")
+    wanted = Wanted(targets=named(["1", "x"], port=None) + numbered(1, first=9))
+    asked = ask(wanted, facts, NEEDS, running=frozenset(("nifty2", "nifty1")))
+    # x has no port and cannot be
+    assert (asked.count, asked.running, [one.name for one in asked.claims]) == (
+        3,
+        2,
+        ["nifty9", "nifty1"],
+    )
+    assert asked.asked == "2 instances beside 1 that run"
+
+
+@pytest.mark.parametrize(
+    ("facts", "fields_", "running", "registered"),
+    [
+        # one that is registered beside many that are not
+        (known("1", "2", "3"), {"register": True}, ("nifty1", "nifty2", "nifty3"), 1),
+        (both(known("9", register=True), known("1", "2")), {}, (), 1),
+        (both(known("1", register=True), known("2", "3")), {}, ("nifty1", "nifty2"), 1),
+        (known("1", "2", register=True), {"register": True}, ("nifty1", "nifty2"), 3),
+        # a service is known to nobody
+        (EMPTY, {"register": True, "runner": Runner.SERVICE}, (), 0),
+        (known("1", register=True, runner=Runner.SERVICE), {}, ("nifty1",), 0),
+    ],
+)
+def test_registered_ones_are_counted_and_no_others(
+    facts: Facts, fields_: dict[str, Any], running: tuple[str, ...], registered: int
+) -> None:
+    wanted = Wanted(targets=numbered(1, first=9), **fields_)
+    assert ask(wanted, facts, NEEDS, running=frozenset(running)).registered == registered
+
+
+@pytest.mark.parametrize(
+    ("facts", "forced", "runner"),
+    [
+        (EMPTY, None, Runner.SERVICE),
+        (known("9"), None, Runner.NSPAWN),
+        (known("9", runner=Runner.SERVICE), None, Runner.SERVICE),
+        (known("1"), None, Runner.NSPAWN),  # which runs, and takes more
+        (known("1", "9"), Runner.SERVICE, Runner.SERVICE),
+    ],
+)
+def test_the_runner_that_takes_most_is_reckoned_with(
+    facts: Facts, forced: Runner | None, runner: Runner
+) -> None:
+    wanted = Wanted(targets=numbered(1, first=9), runner=Runner.SERVICE)
+    asked = ask(wanted, facts, NEEDS, running=frozenset(["nifty1"]), runner=forced)
+    assert asked.runner is runner
 
 
 def test_every_action_is_one_line() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +13,9 @@ from host_image import HOST_KEY, INITTAB, KEY, make_image
 from host_tree import seen
 
 from pipeline.host import deploy, facts, state
-from pipeline.host.facts import Facts, Space
+from pipeline.host.facts import Facts
 from pipeline.host.layout import Layout
+from pipeline.host.site import PrefixFacts, Site
 from pipeline.host.state import Share, Users
 from pipeline.host.undeploy import Remove, UndeployError, plan_undeploy, undeploy
 from pipeline.host.upgrade import Kept, Move, UpgradeError, plan_upgrade, upgrade
@@ -22,7 +24,6 @@ from pipeline.image.rootfs import Directory, File, Symlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 USERS = Users.PRIVATE if os.geteuid() == 0 else Users.HOST
 OLD = make_image(
@@ -259,7 +260,7 @@ def test_an_upgrade_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> N
     assert step > 20
 
 
-NONE = Facts(space=Space(free=0, block=4096, inodes=None, directory=0))
+NONE = Facts(site=Site(prefix=PrefixFacts(path=Path("/home"), exists=False)))
 ONE = replace(make_instance("1", image=OLD.digest), previous=NEW.digest)
 TWO = make_instance("2", image=OLD.digest)
 BOTH = replace(NONE, instances=(ONE, TWO), roots=frozenset(["nifty1", "nifty2", "nifty5"]))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.host.kernel import LIMITS, PID_MAX
-from pipeline.host.limits import HostLacksError, as_json, blocking, check, refuse
+from pipeline.host.limits import as_json, blocking, check, refuse
+from pipeline.host.needs import USUAL
 from pipeline.host.probe import (
     BUS_FILE,
     OWN_FILES,
@@ -18,18 +20,26 @@ from pipeline.host.probe import (
     UNLIMITED,
     BusLimits,
     Host,
-    Mount,
-    PrefixFacts,
-    UserRange,
     read,
 )
 from pipeline.host.remedy import MARK, RemedyError, fix, parse, remedy, undo
-from pipeline.host.rows import Row, Stage, Status, Wanted
+from pipeline.host.rows import Claim, PlanError, Row, Stage, Status, Wanted
+from pipeline.host.site import Mount, PrefixFacts, UserRange
 from pipeline.host.state import Runner, Users
 
 GIB = 1024**3
-THOUSAND = Wanted(count=1000)
-REGISTERED = replace(THOUSAND, register=True)
+
+
+def of(count: int, *, first: int = 1, port: int = 2200, **others: Any) -> Wanted:
+    """*count* new instances from number *first* on."""
+    users = others.get("users", Users.PRIVATE)
+    numbers = range(first, first + count)
+    claims = tuple(Claim(str(number), port + number, number, users) for number in numbers)
+    return Wanted(count=count, claims=claims, typed=(f"count={count}",), **others)
+
+
+THOUSAND = of(1000)
+REGISTERED = of(1000, registered=1000)
 
 # A host on which a thousand can run: what Debian 12 has after fix=yes.
 DEBIAN_SYSCTLS = {
@@ -57,7 +67,6 @@ EXT4 = Mount(point=Path("/"), kind="ext4", options=frozenset(("rw", "relatime"))
 HOME = PrefixFacts(
     path=Path("/home"),
     exists=True,
-    writable=True,
     mount=EXT4,
     free_bytes=20 * GIB,
     free_inodes=1_000_000,
@@ -94,7 +103,8 @@ def with_sysctl(key: str, value: int) -> Host:
 
 def with_prefix(*, kind: str = "ext4", options: str = "rw", exists: bool = True) -> Host:
     mount = Mount(point=Path("/home"), kind=kind, options=frozenset(options.split(",")))
-    return replace(DEBIAN, prefix=replace(HOME, mount=mount, exists=exists))
+    fault = None if exists else ("/home: no such directory", "mkdir -m 755 /home")
+    return replace(DEBIAN, prefix=replace(HOME, mount=mount, exists=exists, fault=fault))
 
 
 def test_good_host_lacks_nothing() -> None:
@@ -124,7 +134,7 @@ def test_unreadable_limit_does_not_block() -> None:
             # seen: 32768 process numbers were used up at 8447 plain units
             "kernel.pid_max",
             with_sysctl("kernel.pid_max", 32768),
-            Wanted(count=11000, runner=Runner.SERVICE),
+            of(11000, runner=Runner.SERVICE),
             Status.FAIL,
         ),
         ("kernel.pid_max", replace(DEBIAN, threads=PID_MAX), THOUSAND, Status.FAIL),
@@ -142,7 +152,7 @@ def test_unreadable_limit_does_not_block() -> None:
             THOUSAND,
             Status.FAIL,
         ),
-        ("kernel.keys.maxkeys", DEBIAN, replace(THOUSAND, users=Users.HOST), Status.WARN),
+        ("kernel.keys.maxkeys", DEBIAN, of(1000, users=Users.HOST), Status.WARN),
         (
             "user.max_user_namespaces",
             with_sysctl("user.max_user_namespaces", 0),
@@ -168,7 +178,9 @@ def test_unreadable_limit_does_not_block() -> None:
             REGISTERED,
             Status.WARN,
         ),
-        ("D-Bus max_completed_connections", DEBIAN, replace(REGISTERED, count=2000), Status.FAIL),
+        ("D-Bus max_completed_connections", DEBIAN, of(2000, registered=2000), Status.FAIL),
+        # one registered instance beside many that are not needs one connection
+        ("D-Bus max_connections_per_user", DEBIAN, of(1000, registered=1), Status.WARN),
         ("systemd as PID 1", replace(DEBIAN, is_systemd=False), THOUSAND, Status.FAIL),
         ("systemd version", replace(DEBIAN, systemd=251), THOUSAND, Status.FAIL),
         ("systemd-nspawn", replace(DEBIAN, programs=frozenset()), THOUSAND, Status.FAIL),
@@ -193,21 +205,28 @@ def test_unreadable_limit_does_not_block() -> None:
         ("prefix /home", with_prefix(options="ro"), THOUSAND, Status.FAIL),
         ("prefix /home", with_prefix(options="rw,nosuid,nodev"), THOUSAND, Status.OK),
         ("prefix /home", with_prefix(kind="tmpfs"), THOUSAND, Status.WARN),
-        ("TCP ports", DEBIAN, Wanted(count=63335), Status.OK),
-        ("TCP ports", DEBIAN, Wanted(count=63336), Status.FAIL),
-        ("TCP ports", DEBIAN, Wanted(count=1, ports=(0,)), Status.FAIL),
+        ("TCP ports", DEBIAN, of(1, first=63335), Status.OK),
+        ("TCP ports", DEBIAN, of(1, first=63336), Status.FAIL),
+        ("TCP ports", DEBIAN, of(1, port=-1), Status.FAIL),
+        ("TCP ports for root", DEBIAN, of(1, port=1023), Status.OK),
+        ("TCP ports for root", DEBIAN, of(1, port=1022), Status.FAIL),
+        ("TCP ports for root", DEBIAN, of(1, port=1022, users=Users.HOST), Status.FAIL),
+        ("TCP ports for root", replace(DEBIAN, open_ports=443), of(1, port=442), Status.OK),
+        ("TCP ports of others", DEBIAN, of(1, kept_ports={2201: "niftyx"}), Status.FAIL),
+        ("instances", DEBIAN, of(1, odd=("nifty1 is there",)), Status.FAIL),
         ("TCP ports taken", replace(DEBIAN, listening=frozenset((2300,))), THOUSAND, Status.FAIL),
         (
             "TCP ports taken",
             replace(DEBIAN, listening=frozenset((2300,))),
-            replace(THOUSAND, own_ports=frozenset((2300,))),
+            replace(THOUSAND, claims=tuple(replace(one, is_new=False) for one in THOUSAND.claims)),
             Status.OK,
         ),
-        ("TCP ports others use", DEBIAN, Wanted(count=100), Status.OK),
-        ("TCP ports outgoing", DEBIAN, Wanted(count=1, first=30568), Status.WARN),
-        ("TCP ports outgoing", DEBIAN, Wanted(count=1, first=30567), Status.OK),
-        ("user numbers", DEBIAN, Wanted(count=28663), Status.OK),
-        ("user numbers", DEBIAN, Wanted(count=28664), Status.FAIL),
+        ("TCP ports others use", DEBIAN, of(100), Status.OK),
+        ("TCP ports outgoing", DEBIAN, of(1, first=30568), Status.WARN),
+        ("TCP ports outgoing", DEBIAN, of(1, first=30567), Status.OK),
+        ("user numbers", DEBIAN, of(1, first=28663), Status.OK),
+        ("user numbers", DEBIAN, of(1, first=28664), Status.FAIL),
+        ("user numbers", DEBIAN, of(1, kept_slots={1: "niftyx"}), Status.FAIL),
         ("free memory", replace(DEBIAN, memory=GIB), THOUSAND, Status.FAIL),
         ("free memory", replace(DEBIAN, memory=1_850_000_000), THOUSAND, Status.WARN),
         ("free memory", replace(DEBIAN, memory=GIB), replace(THOUSAND, running=900), Status.OK),
@@ -219,18 +238,23 @@ def test_row_has_the_status(name: str, host: Host, wanted: Wanted, status: Statu
 
 @pytest.mark.parametrize("status", [Status.WARN, Status.FAIL])
 def test_row_that_is_not_ok_says_what_to_do(status: Status) -> None:
-    poor = Host(prefix=PrefixFacts(path=Path("/home"), exists=False), systemd=208, audit=True)
+    fault = ("/home: no such directory", "mkdir -m 755 /home")
+    facts = PrefixFacts(path=Path("/home"), exists=False, fault=fault)
+    poor = Host(prefix=facts, systemd=208, audit=True)
     low = replace(poor, sysctls=dict.fromkeys(DEBIAN_SYSCTLS, 1))
     rows = [row for row in check(REGISTERED, low) if row.status is status]
     assert rows
     assert all(row.todo for row in rows)
 
 
+DISK = 1000 * USUAL.bytes_each(4096, 4096, beside=2) + USUAL.once
+
+
 @pytest.mark.parametrize(
     ("facts", "status"),
     [
-        (replace(HOME, free_bytes=149_000_000), Status.FAIL),
-        (replace(HOME, free_bytes=151_000_000), Status.WARN),
+        (replace(HOME, free_bytes=DISK - 1), Status.FAIL),
+        (replace(HOME, free_bytes=DISK), Status.WARN),
         (replace(HOME, free_bytes=GIB), Status.OK),
     ],
 )
@@ -239,7 +263,9 @@ def test_disk(facts: PrefixFacts, status: Status) -> None:
     assert row.status is status
 
 
-@pytest.mark.parametrize(("free", "status"), [(34_999, Status.FAIL), (None, Status.OK)])
+@pytest.mark.parametrize(
+    ("free", "status"), [(44_419, Status.FAIL), (44_420, Status.OK), (None, Status.OK)]
+)
 def test_inodes(free: int | None, status: Status) -> None:
     facts = replace(HOME, free_inodes=free)
     row = named("free inodes on /home", THOUSAND, replace(DEBIAN, prefix=facts))
@@ -266,7 +292,7 @@ def test_unregistered_instances_have_no_rows_for_the_bus() -> None:
 
 
 def test_service_runner_needs_no_nspawn() -> None:
-    wanted = Wanted(count=1000, runner=Runner.SERVICE)
+    wanted = of(1000, runner=Runner.SERVICE)
     host = replace(DEBIAN, programs=DEBIAN.programs - {"systemd-nspawn"})
     assert blocking(check(wanted, host)) == ()
 
@@ -277,7 +303,7 @@ def test_missing_nspawn_is_installed_by_the_hosts_own_package_tool() -> None:
 
 
 def test_no_kernel_has_more_than_four_million_processes() -> None:
-    row = named("kernel.pid_max", Wanted(count=500_000), DEBIAN)
+    row = named("kernel.pid_max", of(500_000), DEBIAN)
     assert (row.fixable, row.todo) == (
         False,
         "fewer instances: no kernel allows more than 4194304",
@@ -285,22 +311,32 @@ def test_no_kernel_has_more_than_four_million_processes() -> None:
 
 
 def test_deploying_is_not_blocked_by_what_only_starting_needs() -> None:
-    rows = check(THOUSAND, replace(DEBIAN, is_systemd=False))
+    rows = check(THOUSAND, with_sysctl("kernel.pid_max", 5000))
     assert [len(blocking(rows, stage)) for stage in (Stage.DEPLOY, Stage.START)] == [0, 1]
 
 
 def test_refusal_names_all_at_once_with_the_command_that_mends_them() -> None:
     host = replace(with_sysctl("kernel.pid_max", 5000), programs=frozenset())
-    with pytest.raises(HostLacksError) as caught:
+    with pytest.raises(PlanError) as caught:
         refuse(THOUSAND, check(THOUSAND, host))
     assert len(caught.value.problems) == 2
     assert caught.value.hint == "doit doctor count=1000 fix=yes"
 
 
 def test_refusal_promises_no_mending_where_there_is_none() -> None:
-    with pytest.raises(HostLacksError) as caught:
+    with pytest.raises(PlanError) as caught:
         refuse(THOUSAND, check(THOUSAND, replace(DEBIAN, programs=frozenset())))
     assert caught.value.hint == "doit doctor count=1000"
+
+
+def test_refusal_says_what_was_asked_not_what_runs() -> None:
+    wanted = replace(of(1), count=261, running=260, typed=("name=x", "port=4008"))
+    with pytest.raises(PlanError) as caught:
+        refuse(wanted, check(wanted, with_sysctl("kernel.pid_max", 5)))
+    assert caught.value.summary == (
+        "this host cannot start 1 instance beside 260 that run; nothing was changed below /home:"
+    )
+    assert caught.value.hint == "doit doctor name=x port=4008 fix=yes"
 
 
 def test_nothing_to_refuse() -> None:
@@ -340,7 +376,7 @@ def test_remedy_touches_the_bus_only_for_registered_instances() -> None:
 
 
 def test_remedied_values_are_enough() -> None:
-    wanted = Wanted(count=20_000)
+    wanted = of(20_000)
     low = replace(DEBIAN, sysctls=dict.fromkeys(DEBIAN_SYSCTLS, 100), slice_tasks=500_000)
     (file,) = remedy(wanted, low)
     after = replace(low, sysctls={**low.sysctls, **parse(file.content).values})
@@ -451,6 +487,21 @@ def test_prefix_below_a_mount_point_with_a_blank(host_tree: Path) -> None:
     )
 
 
+def test_prefix_behind_a_link_is_on_the_file_system_it_leads_to(host_tree: Path) -> None:
+    (host_tree / "srv/link").symlink_to("two words")
+    (host_tree / "srv/two words/below").mkdir()
+    mount = read(host_tree, prefix=Path("/srv/link/below")).prefix.mount
+    assert mount is not None
+    assert (mount.point, mount.kind) == (Path("/srv/two words"), "xfs")
+
+
+@pytest.mark.parametrize(("text", "first"), [("443\n", 443), (None, 1024)])
+def test_first_port_for_everybody_is_read(host_tree: Path, text: str | None, first: int) -> None:
+    if text:
+        (host_tree / "proc/sys/net/ipv4/ip_unprivileged_port_start").write_text(text)
+    assert read(host_tree).open_ports == first
+
+
 def test_later_mount_covers_an_earlier_one(host_tree: Path) -> None:
     more = "30 20 0:30 / /home rw - tmpfs tmpfs rw\n31 30 0:31 / /home rw - vfat /dev/vdc rw\n"
     (host_tree / "proc/self/mountinfo").write_text(MOUNTINFO + more)
@@ -538,13 +589,13 @@ def test_fix_while_more_runs_changes_nothing(host_tree: Path) -> None:
 def test_fix_for_fewer_changes_nothing(host_tree: Path) -> None:
     fix(REGISTERED, root=host_tree)
     before = everything(host_tree)
-    assert fix(Wanted(count=10, register=True), root=host_tree) == ()
+    assert fix(of(10, registered=10), root=host_tree) == ()
     assert everything(host_tree) == before
 
 
 def test_fix_for_more_raises(host_tree: Path) -> None:
     fix(REGISTERED, root=host_tree)
-    more = Wanted(count=20_000, register=True)
+    more = of(20_000, registered=20_000)
     fix(more, root=host_tree)
     assert [row for row in check(more, read(host_tree)) if row.fixable] == []
 
@@ -557,7 +608,7 @@ def test_fix_again_sets_a_value_that_was_lowered_since(host_tree: Path) -> None:
 
 def test_fix_keeps_what_was_before_the_first_time(host_tree: Path) -> None:
     fix(THOUSAND, root=host_tree)
-    fix(Wanted(count=200_000), root=host_tree)
+    fix(of(200_000), root=host_tree)
     text = (host_tree / SYSCTL_FILE).read_text()
     assert parse(text).before["fs.inotify.max_user_instances"] == 100
 
@@ -565,14 +616,14 @@ def test_fix_keeps_what_was_before_the_first_time(host_tree: Path) -> None:
 def test_fix_never_lowers(host_tree: Path) -> None:
     fix(THOUSAND, root=host_tree)
     (host_tree / "proc/sys/fs/inotify/max_user_watches").write_text("5000000\n")
-    fix(Wanted(count=600_000), root=host_tree)
+    fix(of(600_000), root=host_tree)
     values = parse((host_tree / SYSCTL_FILE).read_text()).values
     assert values["fs.inotify.max_user_watches"] == 5_000_000
 
 
 def test_fix_for_more_than_a_kernel_can_keeps_the_most_it_can(host_tree: Path) -> None:
     fix(THOUSAND, root=host_tree)
-    fix(Wanted(count=600_000), root=host_tree)
+    fix(of(600_000), root=host_tree)
     assert parse((host_tree / SYSCTL_FILE).read_text()).values["kernel.pid_max"] == PID_MAX
 
 

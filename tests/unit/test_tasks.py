@@ -10,8 +10,8 @@ import pytest
 from doit.exceptions import TaskFailed
 
 from pipeline.errors import UsageError
-from pipeline.settings import Settings
-from pipeline.tasks import build, database
+from pipeline.settings import Settings, parse
+from pipeline.tasks import before, build, database
 from pipeline.tasks.actions import action
 
 if TYPE_CHECKING:
@@ -59,6 +59,15 @@ def test_a_missing_wheel_is_named_with_what_to_type() -> None:
     assert isinstance(result, TaskFailed)
     assert result.message.startswith("a_wheel_nobody_has is not installed in ")
     assert "hint: pip install -e" in result.message
+
+
+def test_doctor_is_advised_with_all_that_was_typed() -> None:
+    words = {"count": "3", "first": "4", "start": "yes", "runner": "service", "users": "host",
+             "port": "70", "image": "/a b/x.tar.zst"}  # fmt: skip
+    assert before.typed(parse(words, images=())) == (
+        *("count=3", "first=4", "runner=service", "users=host", "port=70"),
+        "image='/a b/x.tar.zst'",
+    )
 
 
 def test_a_missing_module_of_our_own_is_a_bug() -> None:
