@@ -44,16 +44,23 @@ class Bound:
 def bound(manifest: Manifest, root: LibraryRoot | None = None) -> Bound:
     """What the host below *root* (None: this one, as its own ld.so sees it) gives to an image.
 
-    Raises LibraryError for a manifest whose needs are not of the form that this program writes.
+    Among the problems are directories that an image may not ask for. Raises LibraryError for a
+    manifest whose needs are not of the form that this program writes.
     """
+    refused = tuple(
+        why
+        for record in manifest.needs.binds
+        if (why := refusal(Bind(source=record.source, target=f"/{record.target}")))
+    )
     records = [record for record in manifest.dropins if record.libraries == "bind"]
     if not records:
-        return Bound()
+        return Bound(problems=refused)
     host = libraries.this_host() if root is None else root
     wanted = [
         requirements.from_json(program.needs) for record in records for program in record.programs
     ]
-    return _Search(host, _Image.of(manifest)).bound(wanted, records)
+    found = _Search(host, _Image.of(manifest)).bound(wanted, records)
+    return replace(found, problems=(*refused, *found.problems))
 
 
 def would_give(

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from pipeline.errors import NiftyError
 from pipeline.host import images, runners, state, trees, units
 from pipeline.host.layout import locked
-from pipeline.host.runner import environment_file
+from pipeline.host.runner import UnitError, environment_file
 from pipeline.image.rootfs import Directory, File, Symlink
 from pipeline.paths import beneath
+from pipeline.progress import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +34,8 @@ class EnvironmentsError(NiftyError):
 def settle(layout: Layout) -> tuple[str, ...]:
     """Have systemd know all instances and no others; the unit files written or, at last, removed.
 
-    Raises EnvironmentsError, UnitError, UnitFilesError, StateError or SystemdError.
+    An instance that no unit can be written for is told, and stands back. Raises EnvironmentsError,
+    UnitError for the prefix, UnitFilesError, StateError or SystemdError.
     """
     # All under the lock: what was read before may be what another run has changed since, and
     # temporary files of ours would be taken for a dead one's.
@@ -64,13 +66,22 @@ def _write_environments(layout: Layout, present: tuple[Instance, ...]) -> None:
     for instance in present:
         if instance.image not in binds:
             binds[instance.image] = units.binds_of(images.described(layout, instance.image))
-        wanted |= units.files(instance, layout, binds[instance.image])
+        try:
+            wanted |= units.files(instance, layout, binds[instance.image])
+        except UnitError as error:
+            # the others go on; without the file systemd refuses to start this one
+            say(f"{instance.name} cannot be started: {error.message}; {_way_out(instance)}")
     for path in folder.iterdir():
         if path not in wanted:
             path.unlink()
     for path, text in wanted.items():
         if not path.is_file() or path.read_text("utf-8") != text:
             state.write_atomic(layout, path, text.encode())
+
+
+def _way_out(instance: Instance) -> str:
+    chosen = f"names={instance.suffix or instance.name}"
+    return f"doit upgrade {chosen} image=… gives it another image, doit undeploy {chosen} ends it"
 
 
 def support(layout: Layout, used: Iterable[Runner]) -> None:

@@ -128,7 +128,8 @@ def _mounts(prefix: Path, root: str, launch: Launch) -> Iterator[tuple[str, str,
         yield str(launch.cbin), f"{root}/cbin", "none", "bind,ro,nosuid,nodev"
     for bind in launch.binds:
         yield bind.source, f"{root}{bind.target}", "none", "bind,ro,nosuid,nodev"
-    yield "/etc/resolv.conf", f"{root}/etc/resolv.conf", "none", "bind,ro,nosuid,nodev"
+    # nofail: a host without a resolver, or whose file is made later, starts one all the same
+    yield "/etc/resolv.conf", f"{root}/etc/resolv.conf", "none", "bind,ro,nosuid,nodev,nofail"
     yield root, "/.", "none", "rbind"
 
 

@@ -1,10 +1,10 @@
-"""Whether the drop-ins of deployed images would still start: hosts are upgraded, too."""
+"""Whether what is deployed still fits its host: that is upgraded, too, and reconfigured."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.host import dropins, images, state
+from pipeline.host import dropins, examination, images, resolver, state
 from pipeline.host.rows import Row, Status
 
 if TYPE_CHECKING:
@@ -12,6 +12,16 @@ if TYPE_CHECKING:
 
     from pipeline.host.layout import Layout
     from pipeline.libraries import LibraryRoot
+
+
+def rows(layout: Layout) -> Iterator[Row]:
+    """All there is to be said of the instances deployed. Raises as `dropin_rows`."""
+    yield from dropin_rows(layout)
+    known = state.read_all(layout)
+    names = examination.running(known)
+    row = resolver.resolver_row(one for one in known if one.name in names)
+    if row is not None:
+        yield row
 
 
 def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row]:
@@ -25,16 +35,18 @@ def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row
     for digest, names in users.items():
         manifest = images.described(layout, digest)
         taken = [record for record in manifest.dropins if record.libraries == "bind"]
-        if not taken:
-            continue
         problems = dropins.bound(manifest, root).problems
+        if not taken and not problems:
+            continue
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         yield Row(
             name=f"drop-ins of image {digest[:12]}",
             found="do not start" if problems else "would start",
             needed="libraries of this host",
             status=Status.FAIL if problems else Status.OK,
-            why=f"programs of the host do not start in {shown}",
+            why=f"programs of the host do not start in {shown}"
+            if taken
+            else f"it asks for more than an image may have: {shown} cannot be started",
             todo="; ".join([*problems, f"doit build and doit upgrade with image={manifest.name}"])
             if problems
             else "",

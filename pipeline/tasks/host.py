@@ -318,7 +318,7 @@ def doctor(settings: Settings) -> None:
         for line in told or ("nothing to change",):
             say(line)
         found = _examined(settings)
-    rows = (*found.rows, *standing.dropin_rows(layout_of(settings)))
+    rows = (*found.rows, *standing.rows(layout_of(settings)))
     if settings.format == "json":
         terminal.json(limits.as_json(rows) + "\n")
     else:

@@ -147,8 +147,8 @@ def test_deploying_takes_what_doctor_reckons_with(
     user = User(machine, str(prefix))
 
     def needed(first: int) -> tuple[int, int]:
-        """MiB and inodes for twenty more."""
-        words = ("count=20", f"first={first}", f"runner={runner}", "format=json")
+        """MiB and inodes for two hundred more."""
+        words = ("count=200", f"first={first}", f"runner={runner}", "format=json")
         told = json.loads(user.doit("doctor", *words, check=False).stdout)
         rows = {row["name"]: row["needed"] for row in told}
         disk = rows[f"free disk on {prefix}"].removesuffix(" MiB")
@@ -160,10 +160,10 @@ def test_deploying_takes_what_doctor_reckons_with(
 
     free = used()
     all_ = needed(1)
-    user.doit("deploy", "count=20", f"runner={runner}")
+    user.doit("deploy", "count=200", f"runner={runner}")
     some = used()
-    more = needed(21)
-    user.doit("deploy", "count=40", f"runner={runner}")
+    more = needed(201)
+    user.doit("deploy", "count=400", f"runner={runner}")
     full = used()
     user.clean()
     # to the last inode; what all have in common, beside the image, are some files of ours

@@ -105,6 +105,37 @@ def test_login_is_on_the_instance_of_that_name(running: Guests, name: str) -> No
     assert running.ssh(name, "hostname; id -un") == f"{name}\nluser\n"
 
 
+def test_host_without_a_resolver_starts_them_all_the_same(guests: Guests) -> None:
+    guests.stop("nifty1", "nifty2")
+    guests.machine.run(["ln", "-sfn", "/run/nowhere/resolv.conf", "/etc/resolv.conf"])
+    guests.start("nifty1")
+    guests.machine.run(["rm", "/etc/resolv.conf"])
+    guests.start("nifty2")
+    answering = [name for name, row in guests.status().items() if row["answers"]]
+    guests.machine.put("/etc/resolv.conf", RESOLVER)
+    guests.stop("nifty1", "nifty2")
+    assert {"nifty1", "nifty2"} <= set(answering)
+
+
+RESOLVERS = (
+    'rows = [resolver.resolver_row(chosen("nifty1", "nifty2"))]; '
+    "print(rows[0].found, rows[0].todo, sep=chr(10))"
+)
+
+
+def test_resolver_that_was_replaced_is_told_until_they_are_restarted(running: Guests) -> None:
+    before = running.call(RESOLVERS).stdout.splitlines()
+    running.machine.run(["sh", "-c", "cp /etc/resolv.conf /etc/r; mv /etc/r /etc/resolv.conf"])
+    after = running.call(RESOLVERS).stdout.splitlines()
+    running.stop("nifty1")
+    running.start("nifty1")
+    one = running.call(RESOLVERS).stdout.splitlines()
+    running.stop("nifty2")
+    assert before == ["the host's", ""]
+    assert after == ["older in nifty1, nifty2", "doit restart names=1,2"]
+    assert one == ["older in nifty2", "doit restart names=2"]
+
+
 def test_session_has_the_hosts_resolver(running: Guests) -> None:
     assert running.ssh("nifty1", "cat /etc/resolv.conf").encode() == RESOLVER
 

@@ -48,6 +48,7 @@ def make_image(
     without: Iterable[str] = (),
     version: str = "1",
     dropins: tuple[manifest.DropinRecord, ...] = (),
+    binds: tuple[manifest.BindRecord, ...] = (),
 ) -> images.Image:
     """The image of ENTRIES, with *changed* put in their places and *without* some."""
     entries: dict[str, Entry] = {entry.path: entry for entry in (*ENTRIES, *changed)}
@@ -73,7 +74,7 @@ def make_image(
         shared=("cbin",),
         instance=("etc/hostname", "etc/hosts", inittab.PATH, "etc/machine-id", HOST_KEY),
         needs=manifest.NeedsRecord(
-            architecture=os.uname().machine, mount_points=("proc",), binds=()
+            architecture=os.uname().machine, mount_points=("proc",), binds=binds
         ),
         entries=tuple(manifest.record(entry) for entry in content),
         dropins=dropins,
