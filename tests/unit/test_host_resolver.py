@@ -19,7 +19,10 @@ if TYPE_CHECKING:
         # a subvolume of btrfs has a path of its own within the file system
         ("20 1 0:30 /@root / rw - btrfs /dev/vda rw\n", _Place("0:30", "/@root{etc}/resolv.conf")),
         (
-            "20 1 8:1 / / rw - ext4 /dev/vda rw\n21 20 0:9 /run/r {etc}/resolv.conf rw - tmpfs t rw\n",
+            (
+                "20 1 8:1 / / rw - ext4 /dev/vda rw\n"
+                "21 20 0:9 /run/r {etc}/resolv.conf rw - tmpfs t rw\n"
+            ),
             _Place("0:9", "/run/r"),
         ),
     ],
