@@ -141,7 +141,10 @@ def _name(value: str) -> str:
     """Of one instance, without `nifty`: deploy looks closer at it."""
     if not re.fullmatch(r"(nifty)?[a-z0-9-]*", value):
         raise ValueError("the name of an instance, such as 7 or slick")
-    return value.removeprefix("nifty")
+    short = value.removeprefix("nifty")
+    if short.startswith("-"):
+        raise ValueError(f"the name of an instance: a letter or a number first, not {short!r}")
+    return short
 
 
 def _names(value: str) -> tuple[str, ...]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pipeline.host.state import Instance
 
 
+_UNKNOWN = "there is no such instance: doit status lists those there are"
+
+
 def known_hosts(instances: Iterable[Instance]) -> str:
     """One line for each instance (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
     return "".join(
@@ -25,15 +28,24 @@ def known_hosts(instances: Iterable[Instance]) -> str:
 def ssh_config(instances: Iterable[Instance], layout: Layout) -> str:
     """A client's configuration (ssh_config(5)); what all have in common comes last."""
     fleet = f"  IdentityFile {_quoted(layout.fleet_key)}\n  IdentitiesOnly yes\n"
+    there = tuple(instances)
     hosts = "".join(
         f"Host {one.name}\n  Port {one.port}\n  User {one.login}\n{fleet if one.fleet else ''}"
-        for one in instances
+        for one in there
     )
+    known = "".join(f" !{one.name}" for one in there)
     return (
         "# written by 'doit deploy', which replaces it\n"
-        f"{hosts}Host nifty*\n  HostName 127.0.0.1\n"
+        f"{hosts}"
+        # the host's own sshd is on this address, too: what is no instance must not ask that
+        f"Host nifty*{known}\n  Port 1\n"
+        # by a shell: ssh ends the command as soon as that closes its standard output
+        f"  ProxyCommand sh -c 'echo {_UNKNOWN} >&2'\n"
+        "Host nifty*\n  HostName 127.0.0.1\n"
         f"  UserKnownHostsFile {_quoted(layout.known_hosts)}\n"
         "  GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n  UpdateHostKeys no\n"
+        # nobody has a password; who lacks the key is told so, and not asked for one three times
+        "  PreferredAuthentications publickey\n"
     )
 
 

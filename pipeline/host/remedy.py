@@ -6,6 +6,7 @@ that undoing restores it at once; the rest goes back because the file that chang
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,34 +59,62 @@ class Earlier:
     before: Mapping[str, int]
 
 
-def remedy(wanted: Wanted, host: Host) -> tuple[FileToWrite, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fixed:
+    """A sentence for each change that was *done*, and for each that this host did not allow."""
+
+    done: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+def remedy(
+    wanted: Wanted, host: Host, *, without: frozenset[str] = frozenset()
+) -> tuple[FileToWrite, ...]:
     """The files *host* should have for *wanted*, each whole; those that are there need no writing.
 
-    Raises RemedyError when a file of that name is not ours.
+    *without*: limits of the kernel that cannot be set here. Raises RemedyError when a file of that
+    name is not ours.
     """
     _refuse_foreign(host.written)
-    files = (_sysctl_file(wanted, host), _slice_file(wanted, host), _bus_file(wanted, host))
-    return tuple(file for file in files if file)
+    sysctl = _sysctl_file(wanted, host, without)
+    found = (sysctl, _slice_file(wanted, host), _bus_file(wanted, host))
+    return tuple(file for file in found if file)
 
 
-def fix(wanted: Wanted, *, root: Path = Path("/")) -> tuple[str, ...]:
-    """Write and apply `remedy` on the host below *root*; a sentence for each change.
+def fix(wanted: Wanted, *, root: Path = Path("/")) -> Fixed:
+    """Write and apply `remedy` on the host below *root*, as far as it lets itself be changed.
 
-    An empty answer means that nothing was to be done. Raises RemedyError without the rights to.
+    A container has no say in most of the kernel's limits: those are left and told, and stand in no
+    file; all else is done. Raises RemedyError when a file of that name is not ours.
     """
     host = read(root, prefix=wanted.prefix)
+    raised = {
+        key: value
+        for key, value in _sysctl_values(wanted, host)[0].items()
+        if host.sysctls.get(key, value) < value
+    }
+    fixed = {key for key in raised if not os.access(_sysctl(root, key), os.W_OK)}
+    left = [
+        f"{key}: stays {host.sysctls[key]}, read-only here: set {raised[key]} on the host of this "
+        "container"
+        for key in raised
+        if key in fixed
+    ]
     done: list[str] = []
-    try:
-        for file in remedy(wanted, host):
+    for file in remedy(wanted, host, without=frozenset(fixed)):
+        try:
             if host.written.get(file.name) != file.content:
                 _write(root, file)
-                done.append(f"wrote /{file.name}")
-                done += _reload(root, host, (file.name,))
+                done += [f"wrote /{file.name}", *_reload(root, host, (file.name,))]
             if file.name == SYSCTL_FILE:
-                done += _raise_values(root, host, parse(file.content).values)
-    except OSError as error:
-        raise _not_done(error) from error
-    return tuple(done)
+                done += [
+                    _set(root, key, host.sysctls[key], value)
+                    for key, value in raised.items()
+                    if key not in fixed
+                ]
+        except OSError as error:
+            left.append(f"{error.filename or file.name}: {error.strerror}")
+    return Fixed(done=tuple(done), left=tuple(left))
 
 
 def undo(*, root: Path = Path("/")) -> tuple[str, ...]:
@@ -121,22 +150,30 @@ def parse(text: str) -> Earlier:
     )
 
 
-def _sysctl_file(wanted: Wanted, host: Host) -> FileToWrite | None:
-    old = host.written.get(SYSCTL_FILE, "")
-    earlier = parse(old)
+def _sysctl_values(
+    wanted: Wanted, host: Host, without: frozenset[str] = frozenset()
+) -> tuple[dict[str, int], dict[str, int]]:
+    """What our file is to set, and what was in force before it."""
+    earlier = parse(host.written.get(SYSCTL_FILE, ""))
     values, before = {}, {}
     for limit in LIMITS:
         found = host.sysctls.get(limit.key)
         ours = earlier.values.get(limit.key, 0)
         need = min(limit.should(wanted, host), limit.ceiling)
-        if found is None or (found >= need and not ours):
+        if found is None or (found >= need and not ours) or limit.key in without:
             continue
         # A need that depends on what runs just now must not move a value that is enough.
         values[limit.key] = ours if ours >= need else max(found, limit.target, _round(need))
         before[limit.key] = earlier.before.get(limit.key, found)
+    return values, before
+
+
+def _sysctl_file(wanted: Wanted, host: Host, without: frozenset[str]) -> FileToWrite | None:
+    old = host.written.get(SYSCTL_FILE, "")
+    values, before = _sysctl_values(wanted, host, without)
     if not values:
         return None
-    if values == dict(earlier.values):
+    if values == dict(parse(old).values):
         return FileToWrite(name=SYSCTL_FILE, content=old)
     lines = [
         f"# {MARK}, for {wanted.count} instances",
@@ -214,11 +251,6 @@ def _write(root: Path, file: FileToWrite) -> None:
     files.put(path, file.content.encode())
 
 
-def _raise_values(root: Path, host: Host, values: Mapping[str, int]) -> list[str]:
-    raised = {key: value for key, value in values.items() if host.sysctls.get(key, value) < value}
-    return [_set(root, key, host.sysctls[key], value) for key, value in raised.items()]
-
-
 def _restore_values(root: Path, host: Host) -> list[str]:
     earlier = parse(host.written.get(SYSCTL_FILE, ""))
     return [
@@ -229,8 +261,12 @@ def _restore_values(root: Path, host: Host) -> list[str]:
 
 
 def _set(root: Path, key: str, found: int, value: int) -> str:
-    beneath(root, f"proc/sys/{key.replace('.', '/')}").write_text(f"{value}\n", encoding="ascii")
+    _sysctl(root, key).write_text(f"{value}\n", encoding="ascii")
     return f"{key}: {found} -> {value}"
+
+
+def _sysctl(root: Path, key: str) -> Path:
+    return beneath(root, f"proc/sys/{key.replace('.', '/')}")
 
 
 def _reload(root: Path, host: Host, names: Iterable[str]) -> list[str]:

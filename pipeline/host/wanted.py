@@ -88,8 +88,10 @@ def named(names: Iterable[str], *, port: int | None = None) -> tuple[Target, ...
 
 def _suffix_problem(suffix: str) -> str | None:
     if suffix.isdecimal() and suffix.isascii():
-        return None if suffix[0] != "0" else f"{suffix}: a number from 1 on, without zeros before"
+        zeros = f"nifty{suffix}: a number from 1 on, without zeros before"
+        return None if suffix[0] != "0" else zeros
     # with `nifty` a host name (RFC 1123), of at most 63 characters
     if suffix and not re.fullmatch(r"[a-z]([a-z0-9-]{0,56}[a-z0-9])?", suffix):
-        return f"{suffix!r}: small letters, digits and '-', a letter first, at most 58"
+        rules = "small letters, digits and '-', a letter first and no '-' last, at most 58"
+        return f"nifty{suffix!s}: after 'nifty' {rules}"
     return None

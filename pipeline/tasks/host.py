@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import terminal
-from pipeline.errors import NiftyError, UsageError
+from pipeline.errors import NiftyError, ProblemsError, UsageError
 from pipeline.progress import say
 from pipeline.tasks import before, build
 from pipeline.tasks.actions import PLAIN_IO, Task, action
@@ -196,7 +196,9 @@ def status(settings: Settings) -> None:
     from pipeline.host import status as reading  # noqa: PLC0415
     from pipeline.tasks.report import print_table  # noqa: PLC0415
 
-    rows = reading.rows(selected(settings))
+    # a program that reads this takes none for an answer
+    is_none = settings.format == "json" and not _is_choosing(settings) and not _known(settings)
+    rows = () if is_none else reading.rows(selected(settings))
     if settings.format == "json":
         terminal.json(reading.as_json(rows))
         return
@@ -312,11 +314,13 @@ def doctor(settings: Settings) -> None:
     if settings.fix and settings.undo:
         raise UsageError("fix=yes and undo=yes contradict each other")
     found = _examined(settings)
+    left: tuple[str, ...] = ()
     if settings.fix or settings.undo:
         as_root("doctor")
-        told = remedy.fix(found.asked) if settings.fix else remedy.undo()
-        for line in told or ("nothing to change",):
+        told = remedy.fix(found.asked) if settings.fix else remedy.Fixed(done=remedy.undo())
+        for line in told.done or (() if told.left else ("nothing to change",)):
             say(line)
+        left = told.left
         found = _examined(settings)
     rows = (*found.rows, *standing.rows(layout_of(settings)))
     if settings.format == "json":
@@ -327,11 +331,12 @@ def doctor(settings: Settings) -> None:
             if row.todo:
                 terminal.lines(f"{row.name}: {row.found}; {row.todo}")
     failed = [row for row in rows if row.status is Status.FAIL]
+    hint = found.asked.command if any(row.fixable for row in failed) and not left else None
+    told_last = f"{len(failed)} of {len(rows)} would fail for {found.asked.asked}"
+    if left:
+        raise ProblemsError("this host does not let all be mended:", [*left, told_last])
     if failed:
-        raise NiftyError(
-            f"{len(failed)} of {len(rows)} would fail for {found.asked.asked}",
-            hint=found.asked.command if any(row.fixable for row in failed) else None,
-        )
+        raise NiftyError(told_last, hint=hint)
 
 
 def _examined(settings: Settings) -> Examination:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -344,6 +345,22 @@ def refused_by_all(fleet: User, *words: str) -> str:
     return f"{told.stdout}{told.stderr}\n{tried[0]}"
 
 
+# Writes the default image, asking for a bind of /root as well.
+ASKING = """
+import io, json, sys, tarfile
+from pathlib import Path
+from pipeline.image import archive, manifest
+from pipeline.image.rootfs import Rootfs
+rootfs = archive.read(Path("artifacts/nifty-x86_64.tar.zst"))
+known = manifest.read(rootfs, name="it")
+asked = manifest.BindRecord(source="/root", target="mnt")
+needs = known.needs.model_copy(update={"binds": (asked,)})
+bare = Rootfs.of(entry for entry in rootfs if entry.path != manifest.PATH)
+made = manifest.add(known.model_copy(update={"needs": needs}), bare)
+Path(sys.argv[1]).write_bytes(archive.write_tar(made, mtime=0))
+"""
+
+
 LISTEN = (
     "systemd-run --quiet --unit=listener python3 -c "
     "'import socket, time; s = socket.create_server((\"\", {port})); time.sleep(600)'; "
@@ -394,6 +411,39 @@ def test_doctor_advises_all_that_was_typed(fleet: User) -> None:
     words = ("count=3", "first=94", "runner=service", "users=host", "port=40000")
     told = fleet.doit("doctor", *words, check=False)
     assert f"doit doctor {' '.join(words)} fix=yes (sets " in told.stdout
+
+
+def test_host_without_instances_has_an_empty_list(fleet: User) -> None:
+    other = User(fleet.machine, "/mnt/nowhere")
+    assert other.doit("status", "format=json").stdout == "[]\n"
+    assert "no instances here" in other.refused("status")
+
+
+def test_unknown_name_does_not_reach_the_hosts_own_server(fleet: User) -> None:
+    told = fleet.ssh("niftyunknown", "hostname", check=False)
+    assert (told.returncode, told.stdout) == (255, "")
+    assert "there is no such instance: doit status lists those there are" in told.stderr
+
+
+def test_user_without_the_fleets_key_is_told_so(fleet: User) -> None:
+    words = ["ssh", "-F", "/home/.nifty/ssh_config", "nifty1", "hostname"]
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *words]
+    told = fleet.machine.run(nobody, check=False)
+    assert told.returncode == 255
+    assert "/home/.nifty/fleet_key" in told.stderr
+    assert "Permission denied (publickey)" in told.stderr
+
+
+def test_image_that_asks_for_too_much_is_refused_by_all(fleet: User) -> None:
+    fleet.shell(f"{sys.executable} -c '{ASKING}' /root/asking.tar")
+    words = ("name=fz", "port=7777", "image=/root/asking.tar")
+    told = refused_by_all(fleet, *words)
+    assert told.count("bind of /root: refused, an image may ask for libraries") == 2
+    for upgrade in (("image=/root/asking.tar",), ("image=/root/asking.tar", "runner=service")):
+        told = fleet.refused("upgrade", "names=1", *upgrade)
+        assert "bind of /root: refused" in told
+    fleet.shell("rm /root/asking.tar")
+    assert fleet.doit("deploy", "count=25", "start=yes").returncode == 0
 
 
 def test_doctor_is_content(fleet: User) -> None:

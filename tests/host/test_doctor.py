@@ -34,7 +34,7 @@ wanted = rows.Wanted(count=1000, registered=1000)
 if sys.argv[1] == "check":
     print(limits.as_json(limits.check(wanted, probe.read())))
 else:
-    print(json.dumps(remedy.fix(wanted) if sys.argv[1] == "fix" else remedy.undo()))
+    print(json.dumps(remedy.fix(wanted).done if sys.argv[1] == "fix" else remedy.undo()))
 """
 
 # Opens connections to the system bus until it refuses one; the bus counts them from Hello on.

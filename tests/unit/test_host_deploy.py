@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fleet import make_instance
 from host_image import HOST_KEY, KEY, key_file, make_image
 from host_tree import expected, seen
 
-from pipeline.host import deploy, identity, images, state
+from pipeline.host import clients, deploy, identity, images, state
 from pipeline.host.access import Access
 from pipeline.host.deploy import DeployError
 from pipeline.host.layout import Layout, LockedError, locked, prepare
@@ -210,6 +211,28 @@ def test_openssh_takes_host_port_and_key_from_ssh_config(prefix: Path, image: Im
         "stricthostkeychecking true",
         f"userknownhostsfile {layout.known_hosts}",
     } <= set(told)
+
+
+def test_openssh_never_asks_the_hosts_own_server(prefix: Path, image: Image) -> None:
+    deploy.deploy(counted(prefix, 3), image)
+    config = Layout(prefix).ssh_config
+    told = run(["ssh", "-F", config, "-G", "niftyunknown"]).stdout.splitlines()
+    assert {"port 1", "hostname 127.0.0.1"} <= set(told)
+    tried = run(["ssh", "-F", config, "niftyunknown", "true"], check=False)
+    assert tried.returncode == 255
+    assert "there is no such instance: doit status lists those there are" in tried.stderr
+    known = run(["ssh", "-F", config, "-G", "nifty3"]).stdout
+    assert "proxycommand" not in known
+    assert "preferredauthentications publickey\n" in known
+
+
+def test_ten_thousand_instances_fit_into_ssh_config(prefix: Path) -> None:
+    many = (make_instance(str(n), number=n, port=2200 + n) for n in range(1, 10_001))
+    config = prefix / "ssh_config"
+    config.write_text(clients.ssh_config(many, Layout(prefix)))
+    told = run(["ssh", "-F", config, "-G", "nifty9999"]).stdout.splitlines()
+    assert "port 12199" in told
+    assert "port 1" in run(["ssh", "-F", config, "-G", "nifty10001"]).stdout.splitlines()
 
 
 def test_openssh_finds_the_host_key(prefix: Path, image: Image) -> None:

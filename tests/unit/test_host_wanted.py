@@ -42,6 +42,11 @@ def test_what_is_no_host_name_is_refused(name: str) -> None:
         named([name])
 
 
+def test_the_whole_name_is_told() -> None:
+    with pytest.raises(WantedError, match="nifty-gawk: after 'nifty' small letters, digits"):
+        named(["nifty-gawk"])
+
+
 def test_all_problems_are_told() -> None:
     with pytest.raises(WantedError) as caught:
         named(["A", "b", "b"], port=1)

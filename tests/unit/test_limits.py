@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline.host.remedy import MARK, RemedyError, fix, parse, remedy, undo
 from pipeline.host.rows import Claim, PlanError, Row, Stage, Status, Wanted
 from pipeline.host.site import Mount, PrefixFacts, UserRange
 from pipeline.host.state import Runner, Users
+from pipeline.run import run
 
 GIB = 1024**3
 
@@ -576,20 +578,20 @@ def test_fix_without_register_leaves_the_bus_alone(host_tree: Path) -> None:
 def test_fix_again_changes_nothing(host_tree: Path) -> None:
     fix(REGISTERED, root=host_tree)
     before = everything(host_tree)
-    assert fix(REGISTERED, root=host_tree) == ()
+    assert fix(REGISTERED, root=host_tree).done == ()
     assert everything(host_tree) == before
 
 
 def test_fix_while_more_runs_changes_nothing(host_tree: Path) -> None:
     fix(THOUSAND, root=host_tree)
     (host_tree / "proc/loadavg").write_text("0.10 0.20 0.30 1/2345 6789\n")
-    assert fix(THOUSAND, root=host_tree) == ()
+    assert fix(THOUSAND, root=host_tree).done == ()
 
 
 def test_fix_for_fewer_changes_nothing(host_tree: Path) -> None:
     fix(REGISTERED, root=host_tree)
     before = everything(host_tree)
-    assert fix(of(10, registered=10), root=host_tree) == ()
+    assert fix(of(10, registered=10), root=host_tree).done == ()
     assert everything(host_tree) == before
 
 
@@ -603,7 +605,38 @@ def test_fix_for_more_raises(host_tree: Path) -> None:
 def test_fix_again_sets_a_value_that_was_lowered_since(host_tree: Path) -> None:
     fix(THOUSAND, root=host_tree)
     (host_tree / "proc/sys/fs/nr_open").write_text("50\n")
-    assert fix(THOUSAND, root=host_tree) == ("fs.nr_open: 50 -> 1048576",)
+    assert fix(THOUSAND, root=host_tree).done == ("fs.nr_open: 50 -> 1048576",)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a file read-only")
+def test_fix_in_a_container_does_all_but_what_is_read_only(host_tree: Path) -> None:
+    fixed = host_tree / "proc/sys/fs/inotify/max_user_instances"
+    run(["mount", "--bind", fixed, fixed])
+    run(["mount", "-o", "remount,bind,ro", fixed])
+    try:
+        first, again = fix(THOUSAND, root=host_tree), fix(THOUSAND, root=host_tree)
+    finally:
+        run(["umount", fixed])
+    stays = "fs.inotify.max_user_instances: stays 100, read-only here: set 8192 on the host"
+    left = (f"{stays} of this container",)
+    assert (first.left, again.left, again.done) == (left, left, ())
+    assert f"wrote /{SLICE_FILE}" in first.done
+    set_ = parse((host_tree / SYSCTL_FILE).read_text()).values
+    assert "fs.inotify.max_user_instances" not in set_
+    assert set_["fs.nr_open"] == 1048576
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a file read-only")
+def test_fix_where_nothing_can_be_set_leaves_no_file_of_values(host_tree: Path) -> None:
+    settings = host_tree / "proc/sys"
+    run(["mount", "--bind", settings, settings])
+    run(["mount", "-o", "remount,bind,ro", settings])
+    try:
+        fix(THOUSAND, root=host_tree)
+    finally:
+        run(["umount", settings])
+    there = [(host_tree / name).exists() for name in (SYSCTL_FILE, SLICE_FILE)]
+    assert there == [False, True]
 
 
 def test_fix_keeps_what_was_before_the_first_time(host_tree: Path) -> None:
@@ -671,8 +704,10 @@ def test_half_written_file_of_a_killed_fix_is_replaced(host_tree: Path) -> None:
 def test_fix_that_cannot_write_says_so(host_tree: Path) -> None:
     (host_tree / "etc/sysctl.d").rmdir()
     (host_tree / "etc/sysctl.d").write_text("in the way")
-    with pytest.raises(RemedyError, match=r"sysctl\.d"):
-        fix(THOUSAND, root=host_tree)
+    found = fix(THOUSAND, root=host_tree)
+    assert len(found.left) == 1
+    assert "etc/sysctl.d" in found.left[0]
+    assert f"wrote /{SLICE_FILE}" in found.done
 
 
 def test_reading_this_host_for_real() -> None:

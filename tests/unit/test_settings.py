@@ -125,3 +125,10 @@ def test_any_text_is_a_value_or_a_problem(variables: dict[str, str]) -> None:
         found = Settings()
         assert error.problems  # noqa: PT017 (which of the two it is, is what differs)
     assert found.image in IMAGES or found.image_is_path
+
+
+@pytest.mark.parametrize("name", ["nifty-gawk", "-gawk"])
+def test_no_name_loses_its_beginning_without_a_word(name: str) -> None:
+    told = "expected the name of an instance: a letter or a number first, not '-gawk'"
+    assert problems(name=name) == (f"name={name}: {told}",)
+    assert problems(names=f"1,{name}") == (f"names=1,{name}: {told}",)
