@@ -431,11 +431,11 @@ def test_user_without_the_fleets_key_is_told_so(fleet: User) -> None:
     told = fleet.machine.run(nobody, check=False)
     assert told.returncode == 255
     assert "/home/.nifty/fleet_key" in told.stderr
-    assert "Permission denied (publickey)" in told.stderr
+    assert "password:" not in told.stderr
 
 
 def test_image_that_asks_for_too_much_is_refused_by_all(fleet: User) -> None:
-    fleet.shell(f"{sys.executable} -c '{ASKING}' /root/asking.tar")
+    fleet.machine.run([sys.executable, "-c", ASKING, "/root/asking.tar"], cwd=PROJECT)
     words = ("name=fz", "port=7777", "image=/root/asking.tar")
     told = refused_by_all(fleet, *words)
     assert told.count("bind of /root: refused, an image may ask for libraries") == 2
