@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.tasks import article, bench, build, host, misspelt, report
+from pipeline.tasks import article, bench, build, host, misspelt, moving, report
 from pipeline.tasks.actions import Reporter, end_tidily, made
 from pipeline.tasks.database import database
 
@@ -98,6 +98,16 @@ def task_ssh() -> Any:
 def task_upgrade() -> Any:
     """Move instances to another image (image=... batch=50), or back (rollback=yes)"""
     return made(host.upgrade, archives=True)
+
+
+def task_backup() -> Any:
+    """Write instances into one file (to=FILE; all, or count= first=, names=; stop=yes)"""
+    return made(moving.backup, archives=True)
+
+
+def task_restore() -> Any:
+    """Make instances of a backup on this host (from=FILE names=1,7 dry=yes start=yes)"""
+    return made(moving.restore, archives=True)
 
 
 def task_undeploy() -> Any:

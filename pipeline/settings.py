@@ -47,11 +47,13 @@ class Settings:
     image: str = "nifty"
     jobs: int = 0
     listen: str = "127.0.0.1"
+    live: bool = False
     mode: str = ""
     name: str | None = None
     names: tuple[str, ...] = ()
     offline: bool = False
     on: tuple[str, ...] = ()
+    overwrite: bool = False
     parts: tuple[str, ...] = ()
     port: int | None = None
     prefix: Path = Path("/home")
@@ -60,7 +62,10 @@ class Settings:
     rounds: int = 3
     runner: str = ""
     share: str = "cbin"
+    source: str = ""  # from= on the command line, a word of Python's own
     start: bool = False
+    stop: bool = False
+    to: str = ""
     undo: bool = False
     users: str = "private"
     yes: bool = False
@@ -176,14 +181,17 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "first": _whole(1, _MOST),
     "fix": _truth,
     "format": _choice("table", "json"),
+    "from": _path,
     "image": _image,
     "jobs": _whole(1, 1024),
     "listen": _address,
+    "live": _truth,
     "mode": _choice("inetd", "forking", "socket", "off"),
     "name": _name,
     "names": _names,
     "offline": _truth,
     "on": _several(_choice("tmpfs", "ext4", "xfs", "btrfs")),
+    "overwrite": _truth,
     "parts": _several(_choice("build", "image", "deploy", "start")),
     "port": _whole(1, 65535),
     "prefix": _directory,
@@ -193,10 +201,15 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "runner": _choice("nspawn", "service"),
     "share": _choice("cbin", "none"),
     "start": _truth,
+    "stop": _truth,
+    "to": _path,
     "undo": _truth,
     "users": _choice("private", "host"),
     "yes": _truth,
 }
+
+# Variables whose names no field can have.
+_FIELDS = {"from": "source"}
 
 
 def parse(variables: Mapping[str, str], *, images: Iterable[str]) -> Settings:
@@ -217,7 +230,7 @@ def parse(variables: Mapping[str, str], *, images: Iterable[str]) -> Settings:
             problems.append(f"{name}={text}: no such variable; {tip}")
             continue
         try:
-            values[name] = _PARSERS[name](text)
+            values[_FIELDS.get(name, name)] = _PARSERS[name](text)
         except ValueError as error:
             problems.append(f"{name}={text}: expected {error}")
     image, there = values.get("image", "nifty"), sorted(images)

@@ -13,7 +13,7 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from pipeline.errors import NiftyError, shown, shown_lines
 
@@ -94,6 +94,15 @@ def _write(text: str) -> None:
         sys.stdout.write(text)
     except OSError as error:
         _give_up(error)
+
+
+def binary() -> BinaryIO:
+    """Standard output for bytes. Raises OutputError if that is a terminal, or closed."""
+    if isinstance(sys.stdout, _Closed):
+        raise OutputError("standard output is closed: nowhere to write the result to")
+    if sys.stdout.isatty():
+        raise OutputError("standard output is a terminal, and this is nothing for one")
+    return sys.stdout.buffer
 
 
 def flush() -> None:
