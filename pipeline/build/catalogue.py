@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 from pydantic import ValidationError
 
 from pipeline.build.fields import SHA256
-from pipeline.build.recipe import Autoconf, Component, Image, Kbuild, Model
+from pipeline.build.recipe import Autoconf, Component, Image, Kbuild, Make, Model
 from pipeline.errors import ProblemsError
 from pipeline.paths import beneath
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # the key by which a table says what it is, and what it may say there
 _TAGS = {
     "location": ("kind", ("https", "debian-source", "debian-binary")),
-    "build": ("system", ("kbuild", "autoconf", "prebuilt")),
+    "build": ("system", ("kbuild", "autoconf", "make", "prebuilt")),
 }
 
 _M = TypeVar("_M", bound=Model)
@@ -194,6 +194,9 @@ def _component_problems(path: Path, root: Path, component: Component) -> Iterato
     if isinstance(build, Autoconf):
         for index, header in enumerate(build.headers):
             yield from _present(where, f"build.headers.{index}", folder, header)
+    if isinstance(build, Make):
+        for index, name in enumerate(build.files):
+            yield from _present(where, f"build.files.{index}", folder, name)
 
 
 def _present(where: str, key: str, folder: Path, name: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pipeline import elf
 from pipeline.build import applets, gate, kconfig, patch, source, toolchain
 from pipeline.build.pack import put
-from pipeline.build.recipe import Autoconf, Component, Extract, Kbuild
+from pipeline.build.recipe import Autoconf, Component, Extract, Kbuild, Make
 from pipeline.build.store import locked
 from pipeline.errors import NiftyError, ProblemsError
 from pipeline.paths import beneath
@@ -27,7 +27,7 @@ from pipeline.progress import bar, say
 from pipeline.run import ProgramError, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 # beside a finished binary: its sha256, the names it answers to, and a sha256 of these
 RECORD = "component.json"
@@ -93,6 +93,8 @@ def input_digest(component: Component, folder: Path, architecture: str) -> str:
         names.append(build.fragment)
     if isinstance(build, Autoconf):
         names += build.headers
+    if isinstance(build, Make):
+        names += build.files
     tools = () if isinstance(build, Extract) else toolchain.versions()
     facts = {
         "source": component.source.sha256,
@@ -226,9 +228,7 @@ def _make(
         else:
             job = _Job.start(component, folder, packed, scratch, shop, log, architecture)
             with bar(f"compiling {component.name} {component.version}", None):
-                content, applets = (
-                    job.kbuild(recipe) if isinstance(recipe, Kbuild) else job.autoconf(recipe)
-                )
+                content, applets = job.build(recipe)
         _publish(bench / "result", result, component, content, applets)
 
 
@@ -306,6 +306,16 @@ class _Job:
             triple=tools.target,
         )
 
+    def build(self, recipe: Kbuild | Autoconf | Make) -> tuple[bytes, tuple[str, ...]]:
+        """The finished binary and the names it answers to. Raises CompileError, KconfigError."""
+        match recipe:
+            case Kbuild():
+                return self.kbuild(recipe)
+            case Autoconf():
+                return self.autoconf(recipe)
+            case Make():
+                return self.make(recipe)
+
     def kbuild(self, recipe: Kbuild) -> tuple[bytes, tuple[str, ...]]:
         """BusyBox: configure, lay the fragment over it, compile, list the applets."""
         # BusyBox's own strip step would need binutils: the linker strips instead
@@ -333,19 +343,21 @@ class _Job:
 
     def autoconf(self, recipe: Autoconf) -> tuple[bytes, tuple[str, ...]]:
         """Dropbear: headers into the source folder, configure, make."""
-        for header in recipe.headers:
-            shutil.copyfile(self.folder / header, self.top / header)
-        flags = [
-            "CC=cc",
-            "AR=ar",
-            "RANLIB=ranlib",
-            "STRIP=strip",
-            f"CFLAGS={' '.join(recipe.cflags)}",
-            f"LDFLAGS={' '.join(recipe.ldflags)}",
-        ]
-        self._run(["sh", "./configure", f"--host={self.triple}", *flags, *recipe.configure])
+        self._put(recipe.headers)
+        words = [*_variables(recipe), *recipe.configure]
+        self._run(["sh", "./configure", f"--host={self.triple}", *words])
         self._run(["make", f"-j{self.jobs}", *recipe.make])
         return self._binary(recipe.binary), self._applets(None)
+
+    def make(self, recipe: Make) -> tuple[bytes, tuple[str, ...]]:
+        """sftp-server: files into the source folder, make with the recipe's own makefile."""
+        self._put(recipe.files)
+        self._run(["make", f"-j{self.jobs}", *_variables(recipe), *recipe.make])
+        return self._binary(recipe.binary), self._applets(None)
+
+    def _put(self, names: Iterable[str]) -> None:
+        for name in names:
+            shutil.copyfile(self.folder / name, self.top / name)
 
     def _applets(self, found: tuple[str, ...] | None) -> tuple[str, ...]:
         listed = self.component.program.applets
@@ -370,3 +382,15 @@ class _Job:
             raise CompileError(
                 f"{self.component.name} {self.component.version} does not compile: {error.message}"
             ) from error
+
+
+def _variables(recipe: Autoconf | Make) -> tuple[str, ...]:
+    """The tools, by their names on the PATH of the job, and the flags."""
+    return (
+        "CC=cc",
+        "AR=ar",
+        "RANLIB=ranlib",
+        "STRIP=strip",
+        f"CFLAGS={' '.join(recipe.cflags)}",
+        f"LDFLAGS={' '.join(recipe.ldflags)}",
+    )

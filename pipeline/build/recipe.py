@@ -161,6 +161,17 @@ class Autoconf(Model):
     binary: RelativePath
 
 
+class Make(Model):
+    """`make` alone, for a part of a source; `files` are put into the source folder first."""
+
+    system: Literal["make"]
+    files: tuple[FileName, ...] = ()
+    make: tuple[str, ...] = ()
+    cflags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+    binary: RelativePath
+
+
 class Extract(Model):
     """A prebuilt component: nothing is compiled, *member* is taken out of the file.
 
@@ -172,7 +183,7 @@ class Extract(Model):
     architecture: Literal["x86_64", "aarch64"]
 
 
-Build = Annotated[Kbuild | Autoconf | Extract, Field(discriminator="system")]
+Build = Annotated[Kbuild | Autoconf | Make | Extract, Field(discriminator="system")]
 
 
 # one complaint instead of one for each of the two

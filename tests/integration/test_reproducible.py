@@ -76,7 +76,9 @@ def give_away(root: Path, prefix: tuple[str, ...]) -> None:
                 os.chown(path, owner, owner, follow_symlinks=False)
 
 
-@pytest.mark.parametrize("program", ["busybox/busybox", "dropbear/dropbearmulti"])
+@pytest.mark.parametrize(
+    "program", ["busybox/busybox", "dropbear/dropbearmulti", "sftp-server/sftp-server"]
+)
 def test_components_are_equal(checkout: Checkout, second: Checkout, program: str) -> None:
     one, other = (
         (each.artifacts / "components" / "x86_64" / program).read_bytes()

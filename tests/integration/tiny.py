@@ -134,6 +134,8 @@ def write_recipes(root: Path) -> None:
             patch=hashlib.sha256(patch.encode()).hexdigest(),
             applets=str(applets).replace("'", '"'),
         )
+        if name == "beta":
+            text = text.replace('"autoconf"\nheaders', '"make"\nfiles')
         (folder / "recipe.toml").write_text(text)
     image = root / "recipes" / "images" / "nifty.toml"
     for other in set(image.parent.glob("*.toml")) - {image}:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.build import catalogue
 from pipeline.build.catalogue import RecipeError, Recipes
-from pipeline.build.recipe import Autoconf, DebianBinary, Extract, Kbuild
+from pipeline.build.recipe import Autoconf, DebianBinary, Extract, Kbuild, Make
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -184,9 +184,10 @@ def test_the_default_image_is_compiled_from_pinned_signed_sources(real: Recipes)
     assert {name: item.version for name, item in found.items()} == {
         "busybox": "1.38.0",
         "dropbear": "2026.94",
+        "sftp-server": "10.0p1",
     }
     assert all(item.source.signature for item in found.values())
-    assert {type(item.build) for item in found.values()} == {Kbuild, Autoconf}
+    assert {type(item.build) for item in found.values()} == {Kbuild, Autoconf, Make}
 
 
 def test_busybox_carries_the_fixes_of_its_open_cves(real: Recipes) -> None:
@@ -285,7 +286,7 @@ def test_models_are_frozen(tmp_path: Path) -> None:
          "expected one of https, debian-source, debian-binary; did you mean 'https'?"),
         (("location", 0), "x", "location.0: found 'x', expected"),
         (("build", "system"), "kbild",
-         "found 'kbild', expected one of kbuild, autoconf, prebuilt; did you mean 'kbuild'?"),
+         "found 'kbild', expected one of kbuild, autoconf, make, prebuilt; did you mean 'kbuild'?"),
         (("build", "system"), ..., "build.system: missing, expected one of kbuild"),
         (("build", "base"), "config", "build.base: found 'config', expected 'defconfig' or 'all"),
         (("build", "links"), "/etc/x", "build.links: found '/etc/x': '/etc/x' is not a clean"),
@@ -332,6 +333,12 @@ def test_a_missing_header_of_autoconf(tmp_path: Path) -> None:
     build = {"system": "autoconf", "headers": ["absent.h"], "binary": "x"}
     told = component_problem(tmp_path, ("build",), build)
     assert told == "build.headers.0: no file 'absent.h' in the recipe's folder"
+
+
+def test_a_missing_file_of_make(tmp_path: Path) -> None:
+    build = {"system": "make", "files": ["absent.mk"], "binary": "x"}
+    told = component_problem(tmp_path, ("build",), build)
+    assert told == "build.files.0: no file 'absent.mk' in the recipe's folder"
 
 
 def test_applets_are_from_the_build_or_a_list(tmp_path: Path) -> None:

@@ -19,6 +19,19 @@
 #define DROPBEAR_DH_GROUP1 0
 #define DROPBEAR_DH_GROUP14_SHA1 0
 
+/* Key exchange: X25519, alone or beside one of two post-quantum methods, which upstream has on by
+ * default; stated so that no later default takes them away. Debian 12's client (OpenSSH 9.2) knows
+ * the first only, since 9.9 both. The curves of NIST and the 2048-bit group are what nobody needs
+ * who knows X25519 (OpenSSH since 6.5, PuTTY since 0.68); the last is a guess that saves a round trip
+ * between two Dropbears, and that tools which rate servers take for an exchange of its own. */
+#define DROPBEAR_SNTRUP761 1
+#define DROPBEAR_MLKEM768 1
+#define DROPBEAR_CURVE25519 1
+#define DROPBEAR_ECDH 0
+#define DROPBEAR_DH_GROUP14_SHA256 0
+#define DROPBEAR_DH_GROUP16 0
+#define DROPBEAR_KEXGUESS2 0
+
 /* Forwarding. X11, Unix sockets and agents had CVEs of their own in 2025 and 2026 and nobody needs
  * them inside an instance. A remote forward would open ports of the host, whose network an
  * instance shares. A local forward (ssh -L) opens nothing and stays. */
@@ -32,13 +45,24 @@
 /* A password in the environment is readable by every process of that user. */
 #define DROPBEAR_USE_PASSWORD_ENV 0
 
-/* No sftp-server is in the image: say no at once. scp needs -O on the client. */
-#define DROPBEAR_SFTPSERVER 0
+/* For sftp, and for scp of OpenSSH 9.0 and newer: the component sftp-server. In an image without it
+ * the request fails, and scp needs -O on the client. */
+#define DROPBEAR_SFTPSERVER 1
+#define SFTPSERVER_PATH "/cbin/sftp-server"
 
 /* Password logins stay compiled in for images whose recipe sets a hash; the default image has
  * none, and blank passwords need -B, which the image's inittab does not give. */
 #define DROPBEAR_SVR_PASSWORD_AUTH 1
 #define MAX_AUTH_TRIES 5
+
+/* Connections that have not authenticated. All neighbours and the host come from 127.0.0.1, so a
+ * limit for each address would let one lock out all; upstream's 30 are few for one who logs in from
+ * scripts. Each is a process of the instance's root, who may have 128. Beyond them the oldest makes
+ * room (patches/newest-connection-stays.patch). Seconds until such a connection ends: upstream has
+ * five minutes. */
+#define MAX_UNAUTH_PER_IP 96
+#define MAX_UNAUTH_CLIENTS 96
+#define AUTH_TIMEOUT 60
 
 /* Where things are in the image. */
 #define DROPBEAR_PIDFILE "/run/dropbear.pid"
