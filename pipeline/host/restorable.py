@@ -22,7 +22,6 @@ from pipeline.host import (
     units,
 )
 from pipeline.host.needs import USUAL, Needs
-from pipeline.host.parcel import Kind, Member
 from pipeline.host.rows import Stage
 from pipeline.host.runner import Launch, refusal
 from pipeline.host.runners import RUNNERS
@@ -30,15 +29,13 @@ from pipeline.host.state import Runner, Users
 from pipeline.host.wanted import Target, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pipeline.host.facts import Facts
     from pipeline.host.images import Image
-    from pipeline.host.inventory import Inventory
     from pipeline.host.layout import Layout
     from pipeline.host.rows import Claim
-    from pipeline.host.sections import Backup
-    from pipeline.host.site import PrefixFacts
+    from pipeline.host.scanning import Room, Scan, Scanned, Wish
     from pipeline.host.state import Instance
 
 _MIB = 1 << 20
@@ -46,27 +43,6 @@ _MIB = 1 << 20
 
 class RefusedError(ProblemsError):
     """Why a backup cannot be restored here; nothing was changed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What the user asked for: *choose* picks some of the instances of a backup.
-
-    *runner* and *boot* None: as recorded. *host_users*: those that share the host's users may.
-    """
-
-    choose: Callable[[Sequence[Instance]], tuple[Instance, ...]]
-    runner: Runner | None = None
-    boot: bool | None = None
-    host_users: bool = False
-
-
-@dataclass(slots=True)
-class Room:
-    """What instances take on a disk, in *size* bytes and *inodes*."""
-
-    size: int = 0
-    inodes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,79 +76,6 @@ class Todo:
         return tuple(told) or ("nothing to do",)
 
 
-class _Scan:
-    """Reads all of a backup once: what is in it, and what of that cannot be."""
-
-    def __init__(self, chosen: Sequence[Instance], space: PrefixFacts) -> None:
-        self._names = {one.name for one in chosen}
-        self._needed = set(inventory.used(chosen))
-        self._space = space
-        self._room = Room()
-        self.images: dict[str, Image] = {}
-        self.refused: dict[str, str] = {}
-        self.secret: bytes | None = None
-        self.rooms: dict[str, Room] = {}
-        self.attributed = False
-
-    def image(self, digest: str, archive: bytes) -> None:
-        if digest not in self._needed:
-            return
-        try:
-            image = images.unpacked(archive, name=f"image {digest[:12]}")
-        except NiftyError as error:
-            self.refused[digest] = error.message
-            return
-        if image.digest != digest:
-            self.refused[digest] = f"image {digest[:12]}: holds another, {image.digest[:12]}"
-            return
-        self.images[digest] = image
-
-    def key(self, text: bytes) -> None:
-        self.secret = text
-
-    def begin(self, one: Instance) -> None:
-        # its state, and the directory that it is renamed from
-        self._room = Room(self._space.block, 1)
-        if one.name in self._names:
-            self.rooms[one.name] = self._room
-
-    def member(self, member: Member, _parts: list[bytes], _content: Iterator[bytes]) -> None:
-        room, block = self._room, self._space.block
-        if member.kind is Kind.DIRECTORY:
-            room.size += self._space.directory
-        extents = member.extents or ((0, member.size),)
-        room.size += sum(-(-size // block) * block for _offset, size in extents)
-        room.inodes += member.kind is not Kind.HARD_LINK
-        self.attributed = self.attributed or bool(member.attributes)
-
-    def end(self, _one: Instance) -> None:
-        """Nothing is left to be done for it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scanned:
-    """A backup that was read to its end and is whole; *chosen* are those that the user means."""
-
-    listed: Inventory
-    chosen: tuple[Instance, ...]
-    scan: _Scan
-    seal: str
-    wish: Wish
-    typed: tuple[str, ...] = ()
-
-
-def scan(backup: Backup, layout: Layout, wish: Wish, *, typed: tuple[str, ...] = ()) -> Scanned:
-    """Read all of *backup*; *typed* are the variables of the command line.
-
-    Raises RestoreError for a file that is no whole backup.
-    """
-    listed = backup.inventory()
-    chosen = wish.choose(listed.instances)
-    found = _Scan(chosen, facts.gather(layout).site.prefix)
-    seal = backup.read(found, "check")
-    return Scanned(listed=listed, chosen=chosen, scan=found, seal=seal, wish=wish, typed=typed)
-
-
 def decide(scanned: Scanned, layout: Layout, stage: Stage | None = None) -> Todo:
     """What restoring would do; changes nothing.
 
@@ -194,7 +97,7 @@ class _Case:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def scan(self) -> _Scan:
+    def scan(self) -> Scan:
         return self.scanned.scan
 
     @property

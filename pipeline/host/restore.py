@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from pipeline.host.layout import Layout
     from pipeline.host.parcel import Member
-    from pipeline.host.restorable import Scanned, Todo
+    from pipeline.host.restorable import Todo
+    from pipeline.host.scanning import Scanned
     from pipeline.host.sections import Backup
     from pipeline.host.state import Instance
 
@@ -35,7 +36,7 @@ class StoppedError(ProblemsError):
 
 
 def restore(backup: Backup, scanned: Scanned, layout: Layout, *, wait: bool = True) -> Todo:
-    """Make the instances that `restorable.scan` found in *backup*; what was done.
+    """Make the instances that `scanning.scan` found in *backup*; what was done.
 
     Raises RefusedError before anything is touched, StoppedError or RestoreError with nothing
     restored, or with some if names were given already, and LockedError without *wait*. When units

@@ -103,7 +103,7 @@ def _tell_saved(settings: Settings, report: Report) -> None:
 @task
 def restore(settings: Settings) -> None:
     """Make the instances in a file, and start them if asked to."""
-    from pipeline.host import fleet, instances, restorable, sections  # noqa: PLC0415
+    from pipeline.host import fleet, instances, restorable, scanning, sections  # noqa: PLC0415
     from pipeline.host import restore as making  # noqa: PLC0415
     from pipeline.host.layout import check_link  # noqa: PLC0415
     from pipeline.host.rows import Stage  # noqa: PLC0415
@@ -115,14 +115,14 @@ def restore(settings: Settings) -> None:
         as_root("restore")
     layout = layout_of(settings)
     check_link(settings.prefix)
-    wish = restorable.Wish(
+    wish = scanning.Wish(
         choose=lambda listed: _chosen(settings, listed),
         runner=Runner(settings.runner) if settings.runner else None,
         boot=settings.boot if "boot" in settings.given else None,
         host_users=settings.users == "host",
     )
     with sections.opened(Path(settings.source)) as backup:
-        scanned = restorable.scan(backup, layout, wish, typed=before.typed(settings))
+        scanned = scanning.scan(backup, layout, wish, typed=before.typed(settings))
         todo = restorable.decide(scanned, layout, Stage.START if settings.start else Stage.DEPLOY)
         if settings.dry:
             _tell_planned(settings, todo)

@@ -27,6 +27,7 @@ from pipeline.host import (
     layout,
     restorable,
     restore,
+    scanning,
     sections,
     state,
     undeploy,
@@ -160,16 +161,16 @@ def saved(prefix: Path, *names: str, **words: Any) -> Path:
     return path
 
 
-def wish(**fields: Any) -> restorable.Wish:
+def wish(**fields: Any) -> scanning.Wish:
     fields.setdefault("host_users", USERS is Users.HOST)
-    return restorable.Wish(**{"choose": tuple, **fields})
+    return scanning.Wish(**{"choose": tuple, **fields})
 
 
 def restored(path: Path, prefix: Path, **fields: Any) -> restorable.Todo:
     """What was done to restore *path* below *prefix*."""
     here = Layout(prefix)
     with sections.opened(path) as archive:
-        scanned = restorable.scan(archive, here, wish(**fields))
+        scanned = scanning.scan(archive, here, wish(**fields))
         todo = restore.restore(archive, scanned, here)
     restore.end(here)
     return todo
@@ -179,7 +180,7 @@ def planned(path: Path, prefix: Path, **fields: Any) -> restorable.Todo:
     """What would be done."""
     with sections.opened(path) as archive:
         here = Layout(prefix)
-        return restorable.decide(restorable.scan(archive, here, wish(**fields)), here)
+        return restorable.decide(scanning.scan(archive, here, wish(**fields)), here)
 
 
 def problems(path: Path, prefix: Path, **fields: Any) -> tuple[str, ...]:

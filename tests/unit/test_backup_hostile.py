@@ -14,7 +14,7 @@ from crafted import IMAGE, PLAIN, ROOT, Crafted, directory, file, hard, instance
 from host_image import make_image
 
 from pipeline.errors import NiftyError
-from pipeline.host import inventory, restorable, restore, sections
+from pipeline.host import inventory, restore, scanning, sections
 from pipeline.host.layout import Layout
 from pipeline.host.parcel import Kind, Member, head
 from pipeline.host.state import Users
@@ -38,10 +38,10 @@ def prefix(tmp_path: Path) -> Path:
 
 def refused(path: Path, prefix: Path, *, host_users: bool = True) -> str:
     """What is told when *path* is restored; nothing is below *prefix* then."""
-    wish = restorable.Wish(choose=tuple, host_users=host_users)
+    wish = scanning.Wish(choose=tuple, host_users=host_users)
     layout = Layout(prefix)
     with pytest.raises(NiftyError) as caught, sections.opened(path) as backup:
-        restore.restore(backup, restorable.scan(backup, layout, wish), layout)
+        restore.restore(backup, scanning.scan(backup, layout, wish), layout)
     left = [name for name in os.listdir(prefix) if name.startswith("nifty")]  # noqa: PTH208 (bare names)
     assert left == []
     told = caught.value.message
@@ -399,10 +399,10 @@ def test_the_crafted_one_itself_is_right(tmp_path: Path, prefix: Path) -> None:
             link("z", b"/etc/\x1b"),
         ),
     )
-    wish = restorable.Wish(choose=tuple, host_users=True)
+    wish = scanning.Wish(choose=tuple, host_users=True)
     layout = Layout(prefix)
     with sections.opened(crafted.write(tmp_path)) as backup:
-        restore.restore(backup, restorable.scan(backup, layout, wish), layout)
+        restore.restore(backup, scanning.scan(backup, layout, wish), layout)
     root = prefix / "nifty1"
     assert (root / "y").samefile(root / "x")
     assert os.getxattr(root / "x", "user.a=b") == b"\0"
