@@ -56,8 +56,14 @@ PREFIX = "nifty-test-"
 
 # $1 name, $2 archive, $3 control groups, $4 artifacts; then systemd-nspawn's words.
 # /run is covered so that systemd-nspawn's own locks and sockets vanish with the namespace.
+# It ends with 133 when its payload reboots (systemd-nspawn(1), --keep-unit), and starts again in
+# the same groups: one that has controllers for its children takes no process (cgroups(7)).
 LAUNCH = """set -e
-for group in $3; do echo 0 > "$group/cgroup.procs"; done
+groups=$3
+for group in $groups; do
+    mkdir "$group/launcher"
+    echo 0 > "$group/launcher/cgroup.procs"
+done
 mount -t tmpfs -o mode=755 "$1" /run
 mkdir /run/root /run/layer /run/layer/upper /run/layer/work /run/artifacts
 mount -t tmpfs -o mode=755 "$1" /run/root
@@ -65,7 +71,18 @@ tar --extract --file="$2" --directory=/run/root
 mount -t overlay -o "lowerdir=$4,upperdir=/run/layer/upper,workdir=/run/layer/work" "$1" \
     /run/artifacts
 shift 4
-exec "$@"
+status=133
+while [ $status = 133 ]; do
+    for group in $groups; do
+        find "$group" -mindepth 1 -depth -type d ! -name launcher -exec rmdir {} + || true
+        for word in $(cat "$group/cgroup.subtree_control" 2>/dev/null); do
+            echo "-$word" > "$group/cgroup.subtree_control"
+        done
+    done
+    status=0
+    (for group in $groups; do echo 0 > "$group/cgroup.procs"; done; exec "$@") || status=$?
+done
+exit $status
 """
 
 # $1 control groups; then the words to run in them
@@ -195,6 +212,19 @@ class Machine:
                 self.run(["umount", mountpoint])
                 self.run(["rm", "-r", mountpoint, image])
 
+    def reboot(self) -> None:
+        """Reboot as a user does, and return when the system is up again on the same root."""
+        before = self.leader
+        # the connection goes down with the system
+        self.run(["systemctl", "reboot"], check=False)
+        self._entrance = ()
+        deadline = time.monotonic() + 120
+        while Path(f"/proc/{before}").exists():
+            if time.monotonic() > deadline:
+                raise MachineError(f"does not go down:\n{self._told()}")
+            time.sleep(0.05)
+        self._wait_for_boot(deadline)
+
     def shutdown(self) -> None:
         """Kill everything in the machine and wait until nothing of it is left; may be repeated.
 
@@ -261,8 +291,8 @@ class Machine:
         self.run(["ip", "link", "set", "lo", "up"])
 
     def _look(self, outermost: int) -> str:
-        """The state systemd gives, once its process is found: unshare > nspawn > systemd."""
-        self.leader = _only_child(_only_child(outermost))
+        """The state systemd gives, once its process is found: unshare > sh > nspawn > systemd."""
+        self.leader = _only_child(_only_child(_only_child(outermost)))
         status = Path(f"/proc/{self.leader}/status").read_text(encoding="utf-8")
         if "systemd\n" not in status.partition("Umask")[0]:
             return "systemd-nspawn's own process"
