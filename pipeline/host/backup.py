@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import files
 from pipeline.errors import NiftyError, ProblemsError
-from pipeline.host import images, instances, inventory, state, trees
+from pipeline.host import guest, images, instances, inventory, state, trees
 from pipeline.host.layout import Layout, check_owner, locked
 from pipeline.host.packing import Notes, Packer, vanished, walk
 from pipeline.host.parcel import Kind, Member, ParcelError, Writer, shown
@@ -182,7 +182,7 @@ def _chosen(
     problems += [
         f"{one.name}: has a state and no root; deploy or undeploy it first"
         for one in chosen
-        if not layout.root(one.name).is_dir()
+        if not guest.is_root(layout, one.name)
     ]
     archives, lost = {}, {}
     for digest in inventory.used(chosen):

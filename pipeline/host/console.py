@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import beside
 from pipeline.errors import NiftyError
-from pipeline.host import cgroup, images, status, units
+from pipeline.host import cgroup, guest, images, inside, status, units
 from pipeline.host.nspawn import Nspawn
 from pipeline.host.runner import SLICE
 from pipeline.host.units import group_of, unit_of
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from pipeline.host.layout import Layout
     from pipeline.host.state import Instance
 
+# bytes; an image's own has a few hundred
+_MOST_TABLE = 1 << 16
+
 _START = re.compile(r"^ExecStart=((?:.*\\\n)*.*)$", re.MULTILINE)
 
 
@@ -33,35 +37,66 @@ class ConsoleError(NiftyError):
     """No terminal for this instance."""
 
 
-def argv(instance: Instance, layout: Layout, command: str | None = None) -> tuple[str, ...]:
-    """The words that give *instance* this terminal; *command* instead of a shell where it runs.
+def check(instance: Instance, layout: Layout, command: str | None = None) -> bool:
+    """Whether *instance* runs, so that `shell` and not `foreground` is for it.
 
-    Raises ConsoleError for one that is stopped and would boot without asking for a login.
+    Raises ConsoleError for one that is stopped and has a *command* to run, or would boot without
+    asking for a login.
     """
-    state = status.states((instance,))[instance.name]
-    if not state.is_at_rest:
-        return _shell(instance, command)
+    if not status.states((instance,))[instance.name].is_at_rest:
+        return True
     if command is not None:
         raise ConsoleError(
             f"{instance.name} does not run", hint=f"doit start name={instance.suffix}"
         )
-    if not has_getty(layout.root(instance.name)):
+    if not has_getty(instance, layout):
         raise ConsoleError(
             f"{instance.name} does not run, and its console asks nobody to log in",
             hint=f"doit start name={instance.suffix}, then this again for a root shell; "
             "or console = true in the recipe of its image",
         )
-    return foreground(instance, layout)
+    return False
 
 
-def has_getty(root: Path) -> bool:
-    """Whether the instance's table of init has an entry for the console, a recipe's or by hand."""
+def has_getty(instance: Instance, layout: Layout) -> bool:
+    """Whether the instance's table of init has an entry for the console, a recipe's or by hand.
+
+    Raises ConsoleError for a table that cannot be read: the instance's root may have put anything
+    there.
+    """
     try:
-        text = (root / inittab.PATH).read_text("utf-8", errors="replace")
+        content = guest.read(layout, instance.name, inittab.PATH, limit=_MOST_TABLE)
     except OSError as error:
-        raise ConsoleError(f"{root / inittab.PATH}: {error.strerror}") from error
-    lines = text.splitlines()
+        raise ConsoleError(
+            f"{layout.prefix}/{instance.name}/{inittab.PATH}: {guest.told(error)}"
+        ) from error
+    lines = content.decode(errors="replace").splitlines()
     return any(line.startswith("console:") or line.endswith("/nifty/console") for line in lines)
+
+
+def shell(instance: Instance, layout: Layout, command: str | None = None) -> int:
+    """A shell of root in *instance*, which runs, until it ends; its status.
+
+    *command*: what it runs; None: what is typed. It is held by all that holds the instance's init
+    (see `inside`), and has a terminal of its own (see `beside`). Raises InsideError,
+    ConsoleError, or BesideError.
+    """
+    program = inside.program(layout.cbin(instance.image) / "busybox")
+    held = inside.confinement(init(instance))
+    # not a login shell, which would read the instance's /etc/profile
+    words = ("sh",) if command is None else ("sh", "-c", command)
+    environment = {
+        "TERM": os.environ.get("TERM", "dumb"),
+        "HOME": "/root",
+        "USER": "root",
+        "PATH": "/usr/local/bin:/bin",
+        "PS1": r"\u@\h:\w\$ ",
+    }
+    inside.enter(held)
+    return beside.run(
+        lambda: inside.become(held, program, words, environment),
+        keep=(program, *held.namespaces.values()),
+    )
 
 
 def foreground(instance: Instance, layout: Layout) -> tuple[str, ...]:
@@ -96,15 +131,6 @@ def init(instance: Instance) -> int:
             if inside == "1" and Path(f"/proc/{pid}/ns/pid").readlink() != ours:
                 return pid
     raise ConsoleError(f"{instance.name}: no init runs there", hint="doit status")
-
-
-def _shell(instance: Instance, command: str | None) -> tuple[str, ...]:
-    words = ("/bin/sh", "-l") if command is None else ("/bin/sh", "-c", command)
-    return (
-        *("nsenter", f"--target={init(instance)}", "--all", "--wdns=/root", "--"),
-        *("/bin/env", "-i", f"TERM={os.environ.get('TERM', 'dumb')}", "HOME=/root", "USER=root"),
-        *("PATH=/usr/local/bin:/bin", *words),
-    )
 
 
 def _expanded(line: str, variables: Mapping[str, str]) -> list[str]:

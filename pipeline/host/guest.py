@@ -5,6 +5,7 @@ Every step is relative to an open directory and follows no link: see `trees`.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -19,12 +20,45 @@ from pipeline.image.rootfs import Directory, File, Symlink
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pipeline.host.layout import Layout
     from pipeline.image.rootfs import Entry
 
 BESIDE = ".nifty-new"
 _PART = ".nifty-part"
 # What of a file is read even if no version of it is as long: init's table, for merging.
 _LEAST = 1 << 16
+
+
+def is_root(layout: Layout, name: str) -> bool:
+    """Whether the root of the instance *name* is there: a directory, and no link to one."""
+    with trees.opened(layout.prefix) as prefix:
+        try:
+            return stat.S_ISDIR(os.stat(name, dir_fd=prefix, follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            return False
+
+
+def read(layout: Layout, name: str, path: str, *, limit: int) -> bytes:
+    """All of the regular file *path* in the root of instance *name*.
+
+    Raises OSError: ENOTDIR or ELOOP where a link is on the way, EINVAL for what is no regular file,
+    EFBIG beyond *limit* bytes.
+    """
+    with (
+        trees.opened(layout.prefix) as prefix,
+        trees.opened(name, at=prefix) as top,
+        trees.parent(top, path) as (above, last),
+    ):
+        return trees.read_file(above, last, limit=limit)
+
+
+def told(error: OSError) -> str:
+    """Why `read` failed, in the words of somebody who did not make that file."""
+    if error.errno == errno.ELOOP:
+        return "is a link, and no link of an instance is followed"
+    if error.errno == errno.ENXIO:
+        return "not a regular file"  # a socket (open(2))
+    return error.strerror or str(error)
 
 
 class GuestRoot:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pipeline import beside
 from pipeline.errors import NiftyError
 from pipeline.host import dropins
 from pipeline.image import archive
 from pipeline.image import manifest as manifests
 from pipeline.image.rootfs import Rootfs
 from pipeline.progress import say
-from pipeline.run import ProgramError, run
+from pipeline.run import ProgramError, replace, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,10 +56,10 @@ class ShellError(NiftyError):
     """No shell here: the kernel or an administrator forbids what it needs."""
 
 
-def argv(image: Path, command: str | None) -> tuple[str, ...]:
-    """The words that run *command*, or a login shell, in *image*, as root of a user namespace.
+def enter(image: Path, command: str | None) -> int:
+    """Run *command*, or a login shell, in *image*, as root of a user namespace; its status.
 
-    They refer to a descriptor of this process, so they are for `run.replace`. Raises ArchiveError
+    It has a terminal of its own (see `beside`): an image may be anybody's. Raises ArchiveError
     for what is no image, ShellError where user namespaces are not to be had.
     """
     rootfs = archive.read(image)
@@ -71,12 +72,13 @@ def argv(image: Path, command: str | None) -> tuple[str, ...]:
     descriptor = _held(Rootfs.of({e.path: e for e in (*given.entries, *rootfs)}.values()))
     binds = "".join(f"{bind.source} {bind.target}\n" for bind in given.binds)
     words = ("/bin/sh", "-l") if command is None else ("/bin/sh", "-c", command)
-    return (
+    argv = (
         *("env", "-i", f"TERM={os.environ.get('TERM', 'dumb')}", "HOME=/root", "USER=root"),
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         *(*NAMESPACES, "--uts", "--ipc", "--", "sh", "-c", _ENTER, "sh", str(descriptor), binds),
         *words,
     )
+    return beside.run(lambda: replace(argv), keep=(descriptor,))
 
 
 def _held(rootfs: Rootfs) -> int:

@@ -61,13 +61,11 @@ def _flat(finding: Finding) -> dict[str, object]:
 
 @task
 def shell(settings: Settings) -> None:
-    """Become a shell in an image, deployed or not, without root."""
+    """Be a shell in an image, deployed or not, without root."""
     from pipeline.host import shell as entering  # noqa: PLC0415
-    from pipeline.run import replace  # noqa: PLC0415
 
-    words = entering.argv(image_path(settings), settings.command or None)
     terminal.flush()
-    replace(words)
+    raise SystemExit(entering.enter(image_path(settings), settings.command or None))
 
 
 @task
@@ -141,7 +139,7 @@ def firewall(settings: Settings) -> None:
 
 @task
 def console(settings: Settings) -> None:
-    """Boot a stopped instance on this terminal, or become a root shell in a running one."""
+    """Boot a stopped instance on this terminal, or be a root shell in a running one."""
     from pipeline.host import console as attaching  # noqa: PLC0415
     from pipeline.host import systemd  # noqa: PLC0415
     from pipeline.run import replace  # noqa: PLC0415
@@ -151,8 +149,11 @@ def console(settings: Settings) -> None:
     as_root("console")
     systemd.require()
     (chosen,) = selected(settings)
-    words = attaching.argv(chosen, layout_of(settings), settings.command or None)
-    if words[0] == "systemd-run":
-        say("three times ^] within a second ends it, and the instance with it")
+    layout = layout_of(settings)
+    command = settings.command or None
     terminal.flush()
+    if attaching.check(chosen, layout, command):
+        raise SystemExit(attaching.shell(chosen, layout, command))
+    words = attaching.foreground(chosen, layout)
+    say("three times ^] within a second ends it, and the instance with it")
     replace(words)

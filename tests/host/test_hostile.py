@@ -1,0 +1,211 @@
+"""What whoever is root in an instance cannot do to the administrator, or to the instance beside."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from user import DOIT, User
+
+from pipeline.image import archive, manifest
+from pipeline.image.rootfs import File, Rootfs
+from pipeline.paths import PROJECT
+from pipeline.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from machine import Machine
+
+pytestmark = pytest.mark.host
+
+# By both runners.
+NAMES = ("nifty1", "nifty2")
+UNITS = {"nifty1": "nifty@1.service", "nifty2": "nifty-service-0@2.service"}
+
+# Types a line of its own into the terminal it has, as ioctl_tty(2) lets it, and says whether it
+# could. Freestanding: it needs no C library, and runs wherever it is put.
+TYPIST = r"""
+static long call(long number, long a, long b, long c) {
+    long result;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+void _start(void) {
+    const char *text = "touch /tmp/typed\n";
+    long failed = 0;
+    for (; *text; text++)
+        if (call(16, 0, 0x5412, (long)text) < 0) failed = 1;
+    call(1, 1, (long)(failed ? "refused\n" : "TYPED--\n"), 8);
+    call(60, failed, 0, 0);
+}
+"""
+
+# An administrator at a terminal: bash, and in it the command line $1; then each of the other words
+# as a line, once "# " or "$ " was seen. All that was seen is printed.
+ADMINISTRATOR = """
+import os, pty, select, sys, time
+pid, screen = pty.fork()
+if pid == 0:
+    os.execvpe("bash", ["bash", "--norc"], {**os.environ, "PS1": "ADMIN# "})
+seen = b""
+def more(seconds):
+    global seen
+    if select.select([screen], [], [], seconds)[0]:
+        try:
+            seen += os.read(screen, 4096)
+        except OSError:
+            return False
+    return True
+def until(*ends, after=0):
+    deadline = time.monotonic() + 15
+    while not (seen[after:].endswith(ends) and len(seen) > after):
+        if time.monotonic() > deadline or not more(1):
+            return
+def say(line, *ends):
+    at = len(seen) + len(line)  # the echo is no answer
+    os.write(screen, line.encode() + b"\\n")
+    until(*ends, after=at)
+until(b"ADMIN# ")
+for line in sys.argv[1:]:
+    say(line, b"# ", b"$ ", b"\\x1b[6n")  # BusyBox asks where the cursor is
+say("echo status $?; stty -a", b"ADMIN# ")
+os.close(screen)
+os.waitpid(pid, 0)
+print(seen.decode(errors="replace"))
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet(machine: Machine) -> Iterator[User]:
+    """nifty1 by runner=nspawn, nifty2 by runner=service."""
+    user = User(machine)
+    try:
+        user.doit("deploy", "names=1", "start=yes")
+        user.doit("deploy", "names=2", "runner=service", "start=yes")
+        yield user
+    finally:
+        user.clean()
+
+
+@pytest.fixture(scope="module")
+def typist() -> bytes:
+    """The program TYPIST."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("its system calls are x86_64's")
+    with tempfile.TemporaryDirectory() as work:
+        source, made = Path(work, "typist.c"), Path(work, "typist")
+        source.write_text(TYPIST, encoding="utf-8")
+        flags = ("-static", "-nostdlib", "-ffreestanding", "-O1", "-fno-sanitize=all")
+        words = (sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl")
+        environment = {"HOME": work, "PATH": os.environ["PATH"]}
+        run([*words, *flags, "-o", made, source], env=environment, timeout=300)
+        return made.read_bytes()
+
+
+def administrator(user: User, *lines: str) -> str:
+    """What an administrator at a terminal sees who types *lines*."""
+    argv = [sys.executable, "-c", ADMINISTRATOR, *lines]
+    return user.machine.run(argv, cwd=PROJECT, timeout=120).stdout
+
+
+def init_of(user: User, name: str) -> int:
+    """The number of the instance's init in the machine."""
+    script = (
+        "from pathlib import Path; from pipeline.host import console, layout, state;"
+        f"print(console.init(state.read(layout.Layout(Path('/home')), {name[5:]!r})))"
+    )
+    return int(user.machine.run([sys.executable, "-c", script], cwd=PROJECT).stdout)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_console_is_held_by_all_that_holds_init(fleet: User, name: str) -> None:
+    script = "cat /proc/self/status /proc/self/limits /proc/self/cgroup /proc/self/oom_score_adj"
+    asked = (
+        *("Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapBnd", "CapAmb"),
+        *("NoNewPrivs", "Seccomp", "Seccomp_filters"),
+    )
+    told = fleet.doit("console", f"name={name[5:]}", f"command={script}").stdout
+    pid = init_of(fleet, name)
+    # through the eyes of its root, so that numbers and groups are told as there
+    inits = fleet.doit(
+        "console", f"name={name[5:]}", f"command={script.replace('/self/', '/1/')}"
+    ).stdout
+    assert [line for line in told.splitlines() if line.split(":")[0] in asked] == [
+        line for line in inits.splitlines() if line.split(":")[0] in asked
+    ]
+    # of control groups of version 1, which are not mounted there, both tell nothing that holds
+    assert [line for line in told.splitlines() if line.startswith(("Max", "0::"))] == [
+        line for line in inits.splitlines() if line.startswith(("Max", "0::"))
+    ]
+    kinds = ("cgroup", "ipc", "uts", "net", "mnt", "user", "pid")
+    links = f"for kind in {' '.join(kinds)}; do readlink /proc/PID/ns/$kind; done"
+    theirs = fleet.doit("console", f"name={name[5:]}", f"command={links.replace('PID', 'self')}")
+    assert theirs.stdout == fleet.shell(links.replace("PID", str(pid)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "mount -t tmpfs none /mnt",
+        "unshare -m true",
+        "mknod /tmp/x b 7 0",
+        "hostname other",
+        "cp /cbin/busybox /tmp/x && chmod 4755 /tmp/x",
+    ],
+)
+def test_console_gives_back_nothing_that_was_taken(fleet: User, name: str, attempt: str) -> None:
+    told = fleet.doit("console", f"name={name[5:]}", f"command={attempt}", check=False)
+    assert told.returncode != 0
+    assert told.stdout == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_console_is_the_hosts_shell_and_reads_no_profile(fleet: User, name: str) -> None:
+    fleet.shell(
+        f"cd /home/{name}; cp -a etc/profile etc/kept; echo 'touch /root/read' >>etc/profile;"
+        "cp etc/profile root/.profile"
+    )
+    seen = administrator(fleet, f"{DOIT} console name={name[5:]}", "id -un", "exit 3")
+    left = fleet.shell(f"cd /home/{name}; mv etc/kept etc/profile; rm root/.profile; ls root")
+    assert f"root@{name}:~# " in seen
+    assert "\r\nroot\r\n" in seen
+    assert "status 3" in seen
+    assert left == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nobody_inside_types_into_the_administrators_shell(
+    fleet: User, typist: bytes, name: str
+) -> None:
+    fleet.machine.put(f"/home/{name}/tmp-typist", typist, mode=0o755)
+    fleet.machine.put("/tmp/typist", typist, mode=0o755)
+    # on the administrator's own terminal it does what it is made for, where the kernel lets it
+    alone = administrator(fleet, "/tmp/typist")
+    works = fleet.shell("ls /tmp/typed; rm -f /tmp/typed", check=False) == "/tmp/typed\n"
+    seen = administrator(fleet, f"{DOIT} console name={name[5:]}", "/tmp-typist", "exit 3")
+    typed = fleet.shell(
+        f"ls /tmp/typed; rm -f /tmp/typed /tmp/typist /home/{name}/tmp-typist", check=False
+    )
+    assert ("TYPED" in alone) is works
+    assert ("TYPED" in seen) is works, seen
+    assert "status 3" in seen
+    assert "isig icanon" in seen  # not raw any more
+    assert typed == ""
+
+
+def test_nobody_in_an_image_types_into_the_users_shell(fleet: User, typist: bytes) -> None:
+    read = archive.read(PROJECT / f"artifacts/nifty-{os.uname().machine}.tar.zst")
+    given = (entry for entry in read if entry.path != manifest.PATH)  # which would not agree
+    planted = File(path="typist", content=typist, mode=0o755)
+    fleet.machine.put("/tmp/other.tar", archive.write_tar(Rootfs.of([*given, planted]), mtime=0))
+    seen = administrator(fleet, f"{DOIT} shell image=/tmp/other.tar", "/typist", "exit")
+    typed = fleet.shell("ls /tmp/typed; rm -f /tmp/typed /tmp/other.tar", check=False)
+    assert "TYPED" in seen or "refused" in seen
+    assert typed == ""
