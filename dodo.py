@@ -35,6 +35,11 @@ def task_fetch() -> Any:
     return made(build.fetch)
 
 
+def task_tools() -> Any:
+    """Look for what compiling needs"""
+    return made(build.tools)
+
+
 def task_component() -> Any:
     """Compile the components of the image"""
     return made(build.component)

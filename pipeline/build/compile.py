@@ -155,6 +155,18 @@ def build(
     return built
 
 
+def is_compiled_here(
+    component: Component, folder: Path, shop: Workshop, *, architecture: str
+) -> bool:
+    """Whether `build` will start a compiler for *component*."""
+    if isinstance(component.build, Extract):
+        return False
+    try:
+        return not (shop.results / input_digest(component, folder, architecture)).is_dir()
+    except toolchain.ToolchainError:  # the wheels' versions decide the digest
+        return True
+
+
 def _cached(component: Component, digest: str, result: Path) -> Built | None:
     """The finished result, or None if there is none or it was damaged since."""
     try:

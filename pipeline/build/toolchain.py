@@ -1,9 +1,15 @@
-"""The compiler and make, from wheels: the same bytes on every machine."""
+"""The compiler and make, from wheels: the same bytes on every machine.
+
+What BusyBox's and Dropbear's own scripts call besides is every system's, but for bzip2, which a
+minimal Debian lacks: Python's bz2 stands in for it.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 import sysconfig
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,17 +17,41 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import distribution
 from pipeline.errors import NiftyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# What the two builds start, as execve(2) was seen to be called, less what configure only tries.
+PROGRAMS = (
+    *("sh", "awk", "basename", "cat", "chmod", "cmp", "cp", "dd", "diff", "dirname", "echo"),
+    *("expr", "find", "grep", "ln", "ls", "mkdir", "mktemp", "mv", "od", "rm", "rmdir", "sed"),
+    *("sort", "tail", "touch", "tr", "uname", "uniq", "wc", "xargs"),
+)
+# Modules that a Python compiled by hand may lack: for sources, for bzip2 and for .tar.xz.
+MODULES = {"_bz2": "bz2", "_lzma": "lzma"}
+
+_SEARCH = "/usr/bin:/bin"
+
+# bzip2(1) as scripts use it: from standard input to standard output, a digit for the block size.
+_BZIP2 = """\
+import bz2, sys
+level = 9
+for word in sys.argv[1:]:
+    if word[:1] == "-" and word[1:].isdigit():
+        level = int(word[1:])
+    elif word not in ("-c", "-"):
+        sys.exit(f"bzip2: {word}: this stand-in has -1 to -9 only")
+sys.stdout.buffer.write(bz2.compress(sys.stdin.buffer.read(), level))
+"""
 
 # Link options of BusyBox's `trylink` that only inform, and that zig's linker refuses.
 _REFUSED = ("-Wl,--warn-common", "-Wl,-Map,*", "-Wl,--verbose")
 
 
 class ToolchainError(NiftyError):
-    """A wheel of the `build` extra is missing."""
+    """A wheel of the `build` extra, or a program of the system, is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +69,7 @@ class Toolchain:
         return f"{os.uname().machine}-linux-musl"
 
     def install(self, folder: Path, sources: Path) -> None:
-        """Write wrappers named cc, hostcc, ar, ranlib and strip into *folder*.
+        """Write wrappers named cc, hostcc, ar, ranlib, strip and bzip2 into *folder*.
 
         A build that finds them on PATH by their plain names embeds no path of this machine, and
         the compiler forgets where *sources* lies (`__FILE__`, debug information).
@@ -67,6 +97,8 @@ class Toolchain:
         for name in ("ar", "ranlib"):
             _script(folder / name, f'exec {zig} {name} "$@"\n')
         _script(folder / "strip", ":\n")  # the linker has stripped already
+        python, program = shlex.quote(sys.executable), shlex.quote(_BZIP2)
+        _script(folder / "bzip2", f'exec {python} -I -S -c {program} "$@"\n')
         (folder / "make").symlink_to(self.make)
 
     def environment(self, tools: Path, cache: Path, *, epoch: int) -> Mapping[str, str]:
@@ -77,7 +109,7 @@ class Toolchain:
         SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/).
         """
         return {
-            "PATH": f"{tools}:/usr/bin:/bin",
+            "PATH": f"{tools}:{_SEARCH}",
             "LC_ALL": "C",
             "TZ": "UTC0",
             "HOME": str(tools.parent),
@@ -113,8 +145,34 @@ def versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def require(search: str = _SEARCH) -> None:
+    """Raise ToolchainError naming all that compiling needs and this system lacks.
+
+    *search* is the PATH that a build sees after its own wrappers.
+    """
+    lacking = [program for program in PROGRAMS if shutil.which(program, path=search) is None]
+    problems, hints = [], []
+    try:
+        versions()
+    except ToolchainError as error:
+        problems.append(error.message)
+        hints.append(str(error.hint))
+    if lacking:
+        problems.append(f"no such program in {search}: {', '.join(lacking)}")
+        hints.append(distribution.install_here(lacking))
+    if modules := [name for part, name in MODULES.items() if find_spec(part) is None]:
+        problems.append(f"{sys.executable} was compiled without {' and '.join(modules)}")
+        hints.append("a virtual environment of the distribution's own Python")
+    if problems:
+        raise ToolchainError("\n".join(problems), hint="; ".join(hints))
+
+
 def find(architecture: str) -> Toolchain:
-    """The toolchain for *architecture* (as `uname -m` names it)."""
+    """The toolchain for *architecture* (as `uname -m` names it).
+
+    Raises ToolchainError as `require` does.
+    """
+    require()
     known = versions()
     spec = find_spec("ziglang")
     assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (its version was found)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files
+from pipeline import distribution, files
 from pipeline.errors import NiftyError
 from pipeline.host import systemd, units
 from pipeline.host.runner import check_plain
@@ -197,7 +197,8 @@ def systemd_runs() -> bool:
 
 def _nft(*words: str, stdin: str = "", check: bool = True) -> Completed:
     if shutil.which("nft", path=CLEAN_ENVIRONMENT["PATH"]) is None:
-        raise FirewallError("nft: not on this host", hint="apt-get install nftables")
+        hint = distribution.install_here(("nft",))
+        raise FirewallError("nft: not on this host", hint=hint)
     try:
         return run(["nft", *words], stdin=stdin.encode(), check=check)
     except ProgramError as error:

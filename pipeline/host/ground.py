@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline import distribution
 from pipeline.host.rows import MIB, Row, Stage, Status, Wanted, unreadable
 from pipeline.host.runners import RUNNERS
 from pipeline.host.state import Users
@@ -34,13 +35,12 @@ def system_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
         stage=Stage.DEPLOY,
     )
     yield _version(host)
-    install = "dnf" if host.is_rpm else "apt"
     for need in RUNNERS[wanted.runner].needs:
         yield _truth(
             need.program,
             is_so=need.program in host.programs,
             why="the unit cannot start: 'Failed to locate executable', status=203/EXEC",
-            todo=f"{install} install {need.package}",
+            todo=distribution.install((need.program,), host.release),
             stage=Stage.DEPLOY,
         )
     yield _truth(

@@ -28,7 +28,7 @@ class Nspawn:
     stem: str = "nifty"
     is_grouped: bool = False
     has_mounts: bool = False
-    needs: tuple[Need, ...] = (Need(program="systemd-nspawn", package="systemd-container"),)
+    needs: tuple[Need, ...] = (Need(program="systemd-nspawn"),)
     # SIGTERM would make BusyBox init reboot (busybox init/init.c)
     power_off: signal.Signals = signal.SIGUSR2
     support_names: tuple[str, ...] = ()

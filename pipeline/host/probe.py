@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from pipeline import distribution
 from pipeline.errors import NiftyError
 from pipeline.host import site
 from pipeline.host.runners import RUNNERS
@@ -66,7 +67,7 @@ class Host(Site):
     bus: BusLimits | None = None
     audit: bool = False
     is_selinux_enforcing: bool = False
-    is_rpm: bool = False
+    release: str = ""
     written: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -96,7 +97,7 @@ def read(root: Path = Path("/"), *, prefix: Path = Path("/home")) -> Host:
         bus=_bus(root),
         audit=_has_audit(root),
         is_selinux_enforcing=_number(root, "sys/fs/selinux/enforce") == 1,
-        is_rpm=_is_rpm(site.text(root, "etc/os-release")),
+        release=distribution.release(root),
         written=MappingProxyType(
             {name: site.text(root, name) for name in OWN_FILES if beneath(root, name).exists()}
         ),
@@ -191,9 +192,3 @@ def _has_audit(root: Path) -> bool:
     words = site.text(root, "proc/cmdline").split()
     is_off = any(word in words for word in ("audit=0", "audit=off"))
     return beneath(root, "proc/self/loginuid").exists() and not is_off
-
-
-def _is_rpm(release: str) -> bool:
-    kinds = re.findall(r'^(?:ID|ID_LIKE)="?([^"\n]*)', release, flags=re.MULTILINE)
-    words = {word for kind in kinds for word in kind.split()}
-    return bool(words & {"fedora", "rhel", "centos", "ol", "suse", "opensuse"})

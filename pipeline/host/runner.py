@@ -65,10 +65,9 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """A program that a runner starts, and the package that has it on Debian and on RPM hosts."""
+    """A program that a runner starts; pipeline/distribution.py knows the packages."""
 
     program: str
-    package: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,10 +52,10 @@ class Service:
     is_grouped: bool = True
     has_mounts: bool = True
     needs: tuple[Need, ...] = (
-        Need(program="unshare", package="util-linux"),
-        Need(program="mount", package="mount"),
-        Need(program="setpriv", package="util-linux"),
-        Need(program="chroot", package="coreutils"),
+        Need(program="unshare"),
+        Need(program="mount"),
+        Need(program="setpriv"),
+        Need(program="chroot"),
     )
     power_off: signal.Signals = signal.SIGUSR2
     support_names: tuple[str, ...] = (LAUNCHER, DEVICES)

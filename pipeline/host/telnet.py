@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import distribution
 from pipeline.errors import NiftyError
 from pipeline.files import put
 from pipeline.host import systemd, units
@@ -83,7 +84,8 @@ def login() -> Path:
     """The program of the host that asks who is there. Raises TelnetError if it has none."""
     found = shutil.which("login", path=CLEAN_ENVIRONMENT["PATH"])
     if found is None:
-        raise TelnetError("login: not on this host", hint="apt-get install login")
+        hint = distribution.install_here(("login",))
+        raise TelnetError("login: not on this host", hint=hint)
     return Path(found)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import distribution
 from pipeline.errors import NiftyError
 from pipeline.files import put
 from pipeline.host import dropins, state, systemd
@@ -121,7 +122,8 @@ def programs(runners: Iterable[Runner]) -> Mapping[str, Path]:
         path = shutil.which(need.program, path=CLEAN_ENVIRONMENT["PATH"])
         if path is None:
             raise UnitFilesError(
-                f"{need.program}: not on this host", hint=f"apt-get install {need.package}"
+                f"{need.program}: not on this host",
+                hint=distribution.install_here((need.program,)),
             )
         found[need.program] = Path(path)
     return found

