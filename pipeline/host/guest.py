@@ -73,24 +73,26 @@ class GuestRoot:
         try:
             with trees.parent(self._top, path) as (above, name):
                 facts = os.stat(name, dir_fd=above, follow_symlinks=False)
-                owner = {"uid": facts.st_uid, "gid": facts.st_gid}
-                # without root everything is the user's who runs this, and tells nothing
-                owner = {
-                    key: value - self._base if self._owns else 0 for key, value in owner.items()
-                }
-                mode = stat.S_IMODE(facts.st_mode)
-                if stat.S_ISDIR(facts.st_mode):
-                    return Directory(path=path, mode=mode, **owner)
-                if stat.S_ISLNK(facts.st_mode):
-                    return Symlink(path=path, target=os.readlink(name, dir_fd=above), **owner)
-                if not stat.S_ISREG(facts.st_mode) or facts.st_size > _limit(versions):
-                    return Strange.STRANGE
-                content = trees.read_file(above, name, limit=_limit(versions))
-                return File(path=path, content=content, mode=mode, **owner)
+                found = self._seen(above, name, path, facts, limit=_limit(versions))
+                return found if self._owns else _owned_alike(found, versions)
         except FileNotFoundError:
             return None
         except (NotADirectoryError, IsADirectoryError):
             return Strange.STRANGE  # a part of the path is a file or a link there
+
+    def _seen(
+        self, above: int, name: str, path: str, facts: os.stat_result, *, limit: int
+    ) -> Entry | Strange:
+        owner = {"uid": facts.st_uid - self._base, "gid": facts.st_gid - self._base}
+        mode = stat.S_IMODE(facts.st_mode)
+        if stat.S_ISDIR(facts.st_mode):
+            return Directory(path=path, mode=mode, **owner)
+        if stat.S_ISLNK(facts.st_mode):
+            return Symlink(path=path, target=os.readlink(name, dir_fd=above), **owner)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > limit:
+            return Strange.STRANGE
+        content = trees.read_file(above, name, limit=limit)
+        return File(path=path, content=content, mode=mode, **owner)
 
     def remove(self, path: str) -> None:
         """Remove what the image owned; a directory only when it is empty."""
@@ -154,6 +156,18 @@ class GuestRoot:
     def _own(self, descriptor: int, entry: Entry) -> None:
         if self._owns:
             os.fchown(descriptor, self._base + entry.uid, self._base + entry.gid)
+
+
+def _owned_alike(found: Entry | Strange, versions: Iterable[Entry | None]) -> Entry | Strange:
+    """*found* as the version that it equals but for the owner, which tells nothing without root."""
+    if isinstance(found, Strange):
+        return found
+    for version in versions:
+        if version is not None:
+            alike = replace(found, uid=version.uid, gid=version.gid)
+            if alike == version:
+                return alike
+    return replace(found, uid=0, gid=0)
 
 
 def _limit(versions: Iterable[Entry | None]) -> int:

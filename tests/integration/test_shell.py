@@ -74,6 +74,8 @@ def test_host_without_user_namespaces_says_so(checkout: Checkout) -> None:
     # a user namespace in which no further one may be made
     limit = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
     argv = ["unshare", "--user", "--map-root-user", "--", "sh", "-c", limit, "sh"]
+    if run([*argv, "true"], check=False).returncode != 0:
+        pytest.skip("that limit cannot be written here, as in a container")
     done = run(
         [*argv, *checkout.argv("shell", f"image={image}", "command=true")],
         cwd=checkout.root,

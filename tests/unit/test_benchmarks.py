@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,7 @@ def packed(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.skipif(shutil.which("xz") is None, reason="no xz here")
 def test_the_image_s_bytes_are_counted_beside_other_packings(tmp_path: Path) -> None:
     given = Options(parts=("image",), image=packed(tmp_path))
     found = image.measure(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import stat
 import struct
 from typing import TYPE_CHECKING
@@ -226,6 +227,7 @@ def test_the_fleets_key_is_made_once(layout: Layout) -> None:
     assert access.make_fleet_key(layout) == access.make_fleet_key(layout)
 
 
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
 def test_openssh_reads_the_fleets_key(layout: Layout) -> None:
     (line,) = access.make_fleet_key(layout).lines
     told = run(["ssh-keygen", "-y", "-f", layout.fleet_key]).stdout

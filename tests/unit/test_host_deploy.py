@@ -200,6 +200,7 @@ def test_the_second_of_two_runs_finds_all_done(prefix: Path, image: Image) -> No
     check_prefix(prefix, image, 40)
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
 def test_openssh_takes_host_port_and_key_from_ssh_config(prefix: Path, image: Image) -> None:
     deploy.deploy(counted(prefix, 3), image)
     layout = Layout(prefix)
@@ -213,6 +214,7 @@ def test_openssh_takes_host_port_and_key_from_ssh_config(prefix: Path, image: Im
     } <= set(told)
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
 def test_openssh_never_asks_the_hosts_own_server(prefix: Path, image: Image) -> None:
     deploy.deploy(counted(prefix, 3), image)
     config = Layout(prefix).ssh_config
@@ -226,6 +228,7 @@ def test_openssh_never_asks_the_hosts_own_server(prefix: Path, image: Image) -> 
     assert "preferredauthentications publickey\n" in known
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
 def test_ten_thousand_instances_fit_into_ssh_config(prefix: Path) -> None:
     many = (make_instance(str(n), number=n, port=2200 + n) for n in range(1, 10_001))
     config = prefix / "ssh_config"
@@ -235,6 +238,7 @@ def test_ten_thousand_instances_fit_into_ssh_config(prefix: Path) -> None:
     assert "port 1" in run(["ssh", "-F", config, "-G", "nifty10001"]).stdout.splitlines()
 
 
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
 def test_openssh_finds_the_host_key(prefix: Path, image: Image) -> None:
     deploy.deploy(counted(prefix, 3), image)
     layout = Layout(prefix)
@@ -244,6 +248,7 @@ def test_openssh_finds_the_host_key(prefix: Path, image: Image) -> None:
     assert one.host_key in told
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
 def test_without_a_key_of_the_users_the_fleet_gets_one(
     prefix: Path, image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,8 @@ def loader_told(program: Path) -> list[str]:
     printed = run([GLIBC, program], env={"LD_TRACE_LOADED_OBJECTS": "1"}).stdout
     lines = [line.strip() for line in printed.splitlines()]
     paths = [m[1] for m in (re.search(r"(/\S+) \(0x", line) for line in lines) if m]
+    # since 2.41 it lists itself even if nobody asks for it
+    paths = [path for path in paths if path != GLIBC]
     missing = [m[1] for m in (re.match(r"(\S+) => not found", line) for line in lines) if m]
     return [*paths, *sorted(f"missing {name}" for name in missing)]
 
@@ -190,7 +192,7 @@ def test_this_systems_loader_agrees(case: Case, maker: Maker, tmp_path: Path) ->
     top = str(tmp_path)
     expected = in_order(case(maker, Tree(path=Path("/")), top))
     program = program_in(Tree(path=Path("/")), top)
-    assert loader_told(Path(program)) == expected
+    assert loader_told(Path(program)) == [each for each in expected if each != GLIBC]
     assert told(LibraryRoot(), program) == expected
 
 
