@@ -69,7 +69,7 @@ class Toolchain:
         return f"{os.uname().machine}-linux-musl"
 
     def install(self, folder: Path, sources: Path) -> None:
-        """Write wrappers named cc, hostcc, ar, ranlib, strip and bzip2 into *folder*.
+        """Write wrappers named cc, hostcc, ar, ranlib, strip into *folder*; bzip2 if there is none.
 
         A build that finds them on PATH by their plain names embeds no path of this machine, and
         the compiler forgets where *sources* lies (`__FILE__`, debug information).
@@ -97,8 +97,8 @@ class Toolchain:
         for name in ("ar", "ranlib"):
             _script(folder / name, f'exec {zig} {name} "$@"\n')
         _script(folder / "strip", ":\n")  # the linker has stripped already
-        python, program = shlex.quote(sys.executable), shlex.quote(_BZIP2)
-        _script(folder / "bzip2", f'exec {python} -I -S -c {program} "$@"\n')
+        if shutil.which("bzip2", path=_SEARCH) is None:
+            bzip2(folder)
         (folder / "make").symlink_to(self.make)
 
     def environment(self, tools: Path, cache: Path, *, epoch: int) -> Mapping[str, str]:
@@ -124,6 +124,12 @@ class Toolchain:
 def _script(path: Path, body: str) -> None:
     path.write_text(f"#!/bin/sh\n{body}", "utf-8")
     path.chmod(0o755)
+
+
+def bzip2(folder: Path) -> None:
+    """Write the stand-in for bzip2 into *folder*."""
+    python, program = shlex.quote(sys.executable), shlex.quote(_BZIP2)
+    _script(folder / "bzip2", f'exec {python} -I -S -c {program} "$@"\n')
 
 
 def versions() -> tuple[tuple[str, str], ...]:

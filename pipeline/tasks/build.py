@@ -46,16 +46,18 @@ def recipes(_settings: Settings) -> Task:
     }
 
 
-def tools(settings: Settings) -> Task:
+def tools(settings: Settings) -> Iterator[Task]:
     """Find out what compiling lacks before anything is fetched; runs only if something is made."""
     names = _components(settings.image)
     folders = [_component_folder(settings, name) for name in names]
-    return {
+    yield {
+        # of each image by itself: in turn they do not undo each other
+        "name": f"{settings.image}-{settings.arch}",
         "actions": [(action(_tools), [settings])],
         "file_dep": [path for name in names for path in _component_inputs(name)],
         "task_dep": ["recipes"],
         "uptodate": [
-            (fresh.same, ["inputs", [settings.image, settings.arch, *_wheels()]]),
+            (fresh.same, ["inputs", _wheels()]),
             all((folder / "component.json").exists() for folder in folders),
         ],
         "io": PLAIN_IO,

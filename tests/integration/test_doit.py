@@ -46,6 +46,7 @@ def built(tiny: Checkout) -> Checkout:
 def test_the_first_build_does_everything_in_order(tiny: Checkout) -> None:
     assert titles(tiny.doit("build", "arch=x86_64")) == [
         "check recipes",
+        "look for what compiling needs",
         "fetch alpha 1",
         "fetch beta 1",
         "compile alpha 1 for x86_64",
@@ -111,6 +112,7 @@ def test_a_changed_patch_rebuilds_that_component_and_the_image(built: Checkout) 
     repatch(built.root, "beta", "number two", "number three")
     assert titles(built.doit("build", "arch=x86_64")) == [
         "check recipes",
+        "look for what compiling needs",
         "fetch beta 1",
         "compile beta 1 for x86_64",
         f"assemble and pack {IMAGE}",

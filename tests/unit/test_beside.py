@@ -119,7 +119,9 @@ def test_missing_program_is_told() -> None:
 def test_terminal_is_another_one_in_another_session(screens: list[Screen]) -> None:
     screen = Screen("tty </proc/$PPID/fd/0; tty; ps -o sid= -p $$; echo $$; echo READY; cat")
     screens.append(screen)
-    ours, theirs, session, shell, _ = screen.until(b"READY").decode().split()
+    ours, theirs, session, shell, _ = (
+        line.strip() for line in screen.until(b"READY").decode().splitlines()
+    )
     assert theirs.startswith("/dev/pts/")
     assert theirs != ours
     assert session == shell
