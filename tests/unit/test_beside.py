@@ -117,7 +117,8 @@ def test_missing_program_is_told() -> None:
 
 
 def test_terminal_is_another_one_in_another_session(screens: list[Screen]) -> None:
-    screen = Screen("tty </proc/$PPID/fd/0; tty; ps -o sid= -p $$; echo $$; echo READY; cat")
+    session_of = "cut -d ' ' -f 6 /proc/$$/stat"  # proc(5)
+    screen = Screen(f"tty </proc/$PPID/fd/0; tty; {session_of}; echo $$; echo READY; cat")
     screens.append(screen)
     ours, theirs, session, shell, _ = (
         line.strip() for line in screen.until(b"READY").decode().splitlines()
