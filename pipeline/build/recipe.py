@@ -22,7 +22,6 @@ from pydantic import (
 from pipeline.build.fields import (
     PLAIN_PATH,
     AbsolutePath,
-    AccountName,
     FileName,
     Fingerprint,
     HttpsUrl,
@@ -43,6 +42,7 @@ from pipeline.build.fields import (
     Why,
     Word,
 )
+from pipeline.image.manifest import AccountName
 
 
 class Model(BaseModel):

@@ -85,13 +85,12 @@ def keys_for(wanted: Wanted) -> Access | None:
 def needs_of(image: Image, wanted: Wanted, granted: Access | None) -> Needs:
     """What instances of *image* take on a disk."""
     entries = images.entries_of(image, wanted.share, granted or access.Access(lines=()))
-    every = [entry for entry in image.rootfs if isinstance(entry, File)]
     return Needs(
         digest=image.digest,
         files=tuple(len(entry.content) or 1 for entry in entries if isinstance(entry, File)),
         directories=sum(isinstance(entry, Directory) for entry in entries),
         links=sum(isinstance(entry, Symlink) for entry in entries),
-        once=len(image.archive) + sum(len(entry.content) for entry in every),
+        once=images.size_of(image),
         # the archive, the manifest and the folder
         once_inodes=3 + sum(entry.path.startswith("cbin/") for entry in image.rootfs),
         lacking=image.bound.problems,

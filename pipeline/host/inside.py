@@ -216,15 +216,11 @@ def _namespaces(at: int) -> dict[str, int]:
     found = {}
     for kind in (*_NAMESPACES, "pid"):
         descriptor = os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=at)
-        if os.path.sameopenfile(descriptor, _own(kind)):
+        if os.path.samestat(os.fstat(descriptor), os.stat(f"/proc/self/ns/{kind}")):  # noqa: PTH116
             os.close(descriptor)
         else:
             found[kind] = descriptor
     return found
-
-
-def _own(kind: str) -> int:
-    return os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _groups(told: bytes) -> Iterator[Path]:

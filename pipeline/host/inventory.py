@@ -23,6 +23,7 @@ from pipeline.errors import NiftyError
 from pipeline.host import identity, state, wanted
 from pipeline.host.parcel import ParcelError
 from pipeline.host.state import StateError, Users
+from pipeline.image.manifest import ACCOUNT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +39,7 @@ MAX_KEY = 1 << 16
 MAX_BYTES = 32 << 20
 _DIGEST = re.compile("[0-9a-f]{64}")
 _MACHINE_ID = re.compile("[0-9a-f]{32}")
-_LOGIN = re.compile("([a-z_][a-z0-9_-]{0,31})?")
+_LOGIN = re.compile(f"({ACCOUNT})?")
 _KEYS = frozenset(("format", "program", "images", "fleet_key", "live", "instances"))
 
 

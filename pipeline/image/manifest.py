@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from pipeline.errors import NiftyError, ProblemsError
 from pipeline.image.inittab import PortPlace
@@ -18,6 +18,8 @@ from pipeline.paths import PathError, relative
 
 PATH = "usr/lib/nifty/image.json"
 FORMAT = 1
+# What an account may be called: it stands in ssh_config, where a line end would begin an option.
+ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}"
 
 
 class ManifestError(NiftyError):
@@ -33,6 +35,7 @@ def _inside(path: str) -> str:
 
 # A host joins these below an instance's root, so none may lead out of it.
 Inside = Annotated[str, AfterValidator(_inside)]
+AccountName = Annotated[str, StringConstraints(pattern=f"^{ACCOUNT}$")]
 
 
 class Model(BaseModel):
@@ -104,7 +107,7 @@ class SshRecord(Model):
 class LoginRecord(Model):
     """An account that can log in over the network, and its home as a path inside the image."""
 
-    name: str
+    name: AccountName
     uid: int
     gid: int
     home: Inside

@@ -285,15 +285,16 @@ def undeploy(settings: Settings) -> None:
         return
     as_root("undeploy")
     if not settings.yes:
-        _ask(f"remove {_some(chosen)} below {settings.prefix} with all data in them?")
+        _ask(f"remove {some(chosen)} below {settings.prefix} with all data in them?")
     systemd.require()
     rolling.undeploy(layout_of(settings), chosen)
     say(f"{len(chosen)} removed")
 
 
-def _some(chosen: Sequence[Instance]) -> str:
+def some(chosen: Sequence[Instance]) -> str:
+    """*chosen* by their names, or if these are many the first, the last and how many."""
     names = [one.name for one in chosen]
-    return ", ".join(names) if len(names) <= 5 else f"{len(names)} instances"
+    return ", ".join(names) if len(names) <= 5 else f"{names[0]} … {names[-1]} ({len(names)})"
 
 
 def _ask(question: str) -> None:

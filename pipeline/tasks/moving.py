@@ -11,7 +11,7 @@ from pipeline import terminal
 from pipeline.errors import NiftyError, UsageError
 from pipeline.progress import say
 from pipeline.tasks import before
-from pipeline.tasks.host import as_root, layout_of, selected, task
+from pipeline.tasks.host import as_root, layout_of, selected, some, task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +30,8 @@ def backup(settings: Settings) -> None:
 
     if not settings.to:
         raise UsageError("where to?", hint="doit backup to=FILE, or to=- for a pipe")
+    if settings.dry:
+        raise UsageError("backup has no dry=yes", hint="doit status shows what would be in it")
     as_root("backup")
     layout = layout_of(settings)
     chosen = selected(settings)
@@ -57,7 +59,7 @@ def _refuse_running(settings: Settings, running: Sequence[Instance]) -> None:
         raise UsageError("stop=yes and live=yes contradict each other")
     if running and not (settings.stop or settings.live):
         raise NiftyError(
-            f"nothing was backed up: {_some(running)} {'runs' if len(running) == 1 else 'run'}",
+            f"nothing was backed up: {some(running)} {'runs' if len(running) == 1 else 'run'}",
             hint="stop=yes stops them for as long as it takes; live=yes copies them as they run, "
             "and files that change meanwhile may be half written",
         )
@@ -155,7 +157,7 @@ def _chosen(settings: Settings, listed: Sequence[Instance]) -> tuple[Instance, .
         raise instances.UnknownError(
             f"{settings.source}: {error.summary}",
             error.problems,
-            hint=f"in it are {_some(listed)}: doit restore from={settings.source} dry=yes",
+            hint=f"in it are {some(listed)}: doit restore from={settings.source} dry=yes",
         ) from None
 
 
@@ -177,8 +179,3 @@ def _row(one: Instance) -> dict[str, Any]:
         "base": one.base,
         "boot": one.boot,
     }
-
-
-def _some(chosen: Sequence[Instance]) -> str:
-    names = [one.name for one in chosen]
-    return ", ".join(names) if len(names) <= 5 else f"{names[0]} … {names[-1]} ({len(names)})"

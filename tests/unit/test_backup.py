@@ -40,6 +40,8 @@ from pipeline.host.restorable import RefusedError
 from pipeline.host.state import Runner, Share, Users
 from pipeline.host.wanted import Wanted, named, numbered
 from pipeline.image.rootfs import File
+from pipeline.settings import Settings
+from pipeline.tasks import moving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -663,3 +665,10 @@ def test_the_host_key_is_the_same(old: Path, tmp_path: Path) -> None:
     new = host(tmp_path / "new")
     restored(saved(old), new)
     assert (new / "nifty1" / HOST_KEY).read_bytes() == (old / "nifty1" / HOST_KEY).read_bytes()
+
+
+def test_there_is_no_preview_of_a_backup_and_nothing_is_written(tmp_path: Path) -> None:
+    to = tmp_path / "one.tar.zst"
+    [(act, words)] = moving.backup(Settings(to=str(to), dry=True))["actions"]
+    assert "backup has no dry=yes" in act(*words).message
+    assert not to.exists()

@@ -172,6 +172,13 @@ def test_a_path_that_leads_out_of_an_instance(
         manifest.read(told(lambda table: change(table, path)), name="image")
 
 
+@pytest.mark.parametrize("name", ["x\n  ProxyCommand y", "luser\n", "", "Root", "-l", "\x1b[2J"])
+def test_an_account_that_could_not_stand_in_ssh_config(name: str) -> None:
+    bad = told(lambda table: table["ssh"]["accounts"][0].update(name=name))
+    with pytest.raises(ManifestError, match=r"ssh\.accounts\.0\.name"):
+        manifest.read(bad, name="image")
+
+
 def test_the_text_is_the_same_whatever_the_order_of_keys() -> None:
     again = Manifest.model_validate_json(
         json.dumps(dict(reversed(list(json.loads(DESCRIBED.text()).items()))))
