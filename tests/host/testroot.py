@@ -69,14 +69,19 @@ def root_archive() -> Path:
     packages: tuple[str, ...] = (*SYSTEM, *PYTHON_NEEDS, *DROPINS)
     if suite != "bookworm":
         packages = tuple(RENAMED.get(package, package) for package in packages)
+    return archive(suite, packages)
+
+
+def archive(suite: str, packages: tuple[str, ...]) -> Path:
+    """The tar of a minimal Debian *suite* with *packages* besides, from the cache or made."""
     words = "\n".join((BOOTSTRAP, platform.machine(), suite, *packages))
     digest = hashlib.sha256(words.encode()).hexdigest()[:16]
-    archive = PROJECT / "artifacts" / "cache" / "testhost" / digest / "root.tar"
-    if archive.exists():
-        return archive
-    archive.parent.mkdir(parents=True, exist_ok=True)
+    made = PROJECT / "artifacts" / "cache" / "testhost" / digest / "root.tar"
+    if made.exists():
+        return made
+    made.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nifty-test-") as work:
-        part = archive.with_name(f"{Path(work).name}.part")
+        part = made.with_name(f"{Path(work).name}.part")
         try:
             run(
                 [
@@ -88,10 +93,10 @@ def root_archive() -> Path:
                 ],
                 timeout=1200,
             )
-            part.replace(archive)
+            part.replace(made)
         finally:
             part.unlink(missing_ok=True)
-    return archive
+    return made
 
 
 def mirror(suite: str) -> str:

@@ -1,0 +1,43 @@
+"""README's two commands, as an ordinary user types them on a fresh machine."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+from newcomer import commands, type_in
+
+from pipeline.paths import PROJECT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.fresh, pytest.mark.timeout(2400)]
+
+IMAGE = "nifty-x86_64.tar.zst"
+BUILD, TEST = commands()
+# It builds the image again, elsewhere: that is what happens here.
+SHORTER = {"PYTEST_ADDOPTS": "--deselect=tests/integration/test_reproducible.py"}
+
+
+def here() -> str:
+    """The digest of the image that this checkout has built."""
+    return hashlib.sha256((PROJECT / "artifacts" / IMAGE).read_bytes()).hexdigest()
+
+
+def tried(suite: str, work: Path) -> str:
+    """The digest of the image built there, after the tests passed."""
+    try:
+        sums = type_in(suite, (BUILD, TEST), work, timeout=2300, env=SHORTER)
+    finally:
+        if (work / "log").exists():
+            print((work / "log").read_text(errors="replace"))  # noqa: T201 (pytest shows it)
+    return sums[IMAGE]
+
+
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_both_commands_work_and_make_the_same_image(
+    bootable: None, suite: str, tmp_path: Path
+) -> None:
+    assert tried(suite, tmp_path) == here()
