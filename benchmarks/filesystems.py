@@ -116,8 +116,13 @@ def fresh(kind: str, work: Path) -> Iterator[Path]:
         disk.unlink(missing_ok=True)
     try:
         yield mount
-    finally:
+    except BaseException:
+        # interrupted right after open(2), a descriptor stays open until this process ends
+        run(["umount", "--lazy", mount], check=False)
+        raise
+    else:
         _unmount(mount)
+    finally:
         mount.rmdir()
 
 

@@ -111,3 +111,24 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, number: signal.Signal
     assert bench.returncode == -signal.SIGINT, error
     assert "Traceback" not in error
     assert_nothing_left(tmp_path)
+
+
+_HELD = """
+import os, sys
+from pathlib import Path
+from benchmarks import filesystems
+filesystems.keep_mounts_private()
+try:
+    with filesystems.fresh("ext4", Path(sys.argv[1])) as mount:
+        os.open(mount / "held", os.O_CREAT)  # as an interrupt leaves one
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_descriptor_left_open_by_an_interrupt_holds_nothing_up(tmp_path: Path) -> None:
+    environment(tmp_path)
+    told = run([sys.executable, "-c", _HELD, tmp_path / "scratch"], cwd=PROJECT)
+    assert told.stdout == "interrupted\n"
+    assert_nothing_left(tmp_path)

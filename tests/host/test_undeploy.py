@@ -59,7 +59,7 @@ def at_a_terminal(user: User, answer: str, *words: str) -> Completed:
 
 def test_nobody_to_ask_is_an_error_with_what_to_type(fleet: User) -> None:
     told = fleet.refused("undeploy", code=2)
-    assert "remove 6 instances below /home" in told
+    assert "remove nifty1 … nifty6 (6) below /home with all data in them?" in told
     assert "hint: say so beforehand: yes=yes" in told
     assert len(fleet.answering()) == 6
 
