@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.errors import NiftyError, ProblemsError
-from pipeline.host.state import write_atomic
 from pipeline.image import keyline
 from pipeline.progress import say
 
@@ -131,17 +131,31 @@ def keys_of_user(home: Path) -> Access | None:
 
 
 def fleet_access(layout: Layout) -> Access | None:
-    """The fleet's key, if it was made before."""
+    """The fleet's key, if it was made before; one that is empty was lost to a power failure.
+
+    The public half that is lost is made of the private one. Raises NiftyError if that is no key.
+    """
     public = layout.fleet_key.with_suffix(".pub")
-    if not layout.fleet_key.is_file():
+    private: bytes | None = None
+    try:
+        private = files.read(layout.fleet_key, limit=_FILE_LIMIT)
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        pass  # a dry run of somebody else
+    except OSError as error:
+        raise NiftyError(f"{layout.fleet_key}: {error.strerror}") from error
+    if private is not None and not private.strip(b"\0"):
         return None
     try:
-        return Access(lines=keys_in(public.read_text(), name=str(public)), fleet=True)
-    except OSError as error:
-        raise NiftyError(
-            f"{public}: {error.strerror}",
-            hint=f"ssh-keygen -y -f {layout.fleet_key} > {public}",
-        ) from error
+        lines = keys_in(files.read_text(public, limit=_FILE_LIMIT), name=str(public))
+    except (OSError, KeysError) as error:
+        if private is None:
+            raise NiftyError(
+                f"{public}: cannot be read", hint=f"ssh-keygen -y -f {layout.fleet_key} > {public}"
+            ) from error
+        lines = (public_of(private),)
+    return Access(lines=lines, fleet=True)
 
 
 def make_fleet_key(layout: Layout) -> Access:
@@ -177,12 +191,10 @@ def public_of(private: bytes) -> str:
 def keep_fleet_key(layout: Layout, private: bytes) -> None:
     """Write the fleet's key for whoever typed the command, 0600 and his own."""
     # the public half first: the private one is what says that there is a key
-    line = public_of(private)
-    write_atomic(layout, layout.fleet_key.with_suffix(".pub"), f"{line}\n".encode())
-    write_atomic(layout, layout.fleet_key, private, mode=0o600)
-    owner = invoker()
-    if owner and os.geteuid() == 0:
-        os.chown(layout.fleet_key, owner.pw_uid, owner.pw_gid)
+    files.put(layout.fleet_key.with_suffix(".pub"), f"{public_of(private)}\n".encode())
+    user = invoker()
+    owner = (user.pw_uid, user.pw_gid) if user and os.geteuid() == 0 else None
+    files.put(layout.fleet_key, private, mode=0o600, owner=owner)
 
 
 def present(layout: Layout) -> Access | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.host import state
+from pipeline import files
+from pipeline.host.batch import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from pipeline.host.layout import Layout
     from pipeline.host.state import Instance
@@ -54,26 +54,21 @@ def _quoted(path: object) -> str:
     return '"' + str(path).replace("%", "%%") + '"'
 
 
-def write(layout: Layout, instances: Iterable[Instance]) -> None:
-    """Both files, for exactly *instances*; files that are right already are not touched."""
+def write(layout: Layout, instances: Iterable[Instance]) -> bool:
+    """Both files, durably, for exactly *instances*; no if both are right already."""
     known = tuple(instances)
+    batch = Batch(layout)
     for path, text in (
         (layout.known_hosts, known_hosts(known)),
         (layout.ssh_config, ssh_config(known, layout)),
     ):
-        if not _holds(path, text):
-            state.write_atomic(layout, path, text.encode())
+        if not files.holds(path, text.encode()):
+            batch.put(path, text.encode())
+    return batch.commit()
 
 
 def are_current(layout: Layout, instances: tuple[Instance, ...]) -> bool:
     """Whether both files are what `write` would make."""
-    return _holds(layout.known_hosts, known_hosts(instances)) and _holds(
-        layout.ssh_config, ssh_config(instances, layout)
+    return files.holds(layout.known_hosts, known_hosts(instances).encode()) and files.holds(
+        layout.ssh_config, ssh_config(instances, layout).encode()
     )
-
-
-def _holds(path: Path, text: str) -> bool:
-    try:
-        return path.read_bytes() == text.encode()
-    except OSError:
-        return False

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.host import clients, site, state
+from pipeline.host import clients, site, state, trees
 from pipeline.host.layout import LayoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from pipeline.host.layout import Layout
@@ -21,13 +23,18 @@ if TYPE_CHECKING:
 class Facts:
     """Everything a plan asks for.
 
-    *instances*: in the state. *roots*: names below the prefix that begin with `nifty`, whatever
+    *instances*: in the state, *damaged*: suffixes of those whose state cannot be used, and
+    *taken*, the numbers of user ranges that their roots belong to. *lost*: by suffix, paths in a
+    root that lost their contents. *roots*: names below the prefix that begin with `nifty`, whatever
     they are. *images*: digests stored here. *leftovers*: names in `new`, dead if the lock is ours.
     *lists_current*: known_hosts and ssh_config say what the state says. *has_fleet_key*: a key for
     the fleet was made before.
     """
 
     instances: tuple[Instance, ...] = ()
+    damaged: frozenset[str] = frozenset()
+    taken: frozenset[int] = frozenset()
+    lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     roots: frozenset[str] = frozenset()
     site: Site
     images: frozenset[str] = frozenset()
@@ -39,10 +46,14 @@ class Facts:
 
 def gather(layout: Layout) -> Facts:
     """The facts of this host; changes nothing. Raises StateError, or LayoutError with the path."""
-    instances = state.read_all(layout)
+    found = state.look(layout)
+    instances = found.instances
+    damaged = frozenset(one.suffix for one in found.damaged)
     try:
         return Facts(
             instances=instances,
+            damaged=damaged,
+            taken=frozenset(_slots(layout, damaged)),
             roots=roots(layout),
             site=site.read(prefix=layout.prefix),
             images=frozenset(
@@ -58,6 +69,15 @@ def gather(layout: Layout) -> Facts:
         )
     except OSError as error:
         raise LayoutError(f"{error.filename}: {error.strerror}") from error
+
+
+def _slots(layout: Layout, suffixes: Iterable[str]) -> Iterable[int]:
+    """The numbers of the user ranges that the roots of *suffixes* belong to."""
+    for suffix in suffixes:
+        with suppress(OSError), trees.opened(layout.prefix) as prefix:
+            owner = os.stat(f"nifty{suffix}", dir_fd=prefix, follow_symlinks=False).st_uid
+            if owner >= state.FIRST_BASE:
+                yield (owner - state.FIRST_BASE) // state.RANGE
 
 
 def roots(layout: Layout) -> frozenset[str]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.errors import NiftyError
 from pipeline.host import images, runners, state, trees, units
+from pipeline.host.batch import Batch
 from pipeline.host.layout import locked
 from pipeline.host.runner import UnitError, environment_file
 from pipeline.image.rootfs import Directory, File, Symlink
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.host.layout import Layout
     from pipeline.host.runner import Bind, Runner
-    from pipeline.host.state import Instance
+    from pipeline.host.state import Instance, Known
     from pipeline.image.rootfs import Entry
 
 
@@ -40,17 +42,19 @@ def settle(layout: Layout) -> tuple[str, ...]:
     # All under the lock: what was read before may be what another run has changed since, and
     # temporary files of ours would be taken for a dead one's.
     with locked(layout):
-        present = state.read_all(layout)
+        known = state.look(layout)
+        present = known.instances
         try:
-            _write_environments(layout, present)
+            _write_environments(layout, known)
+            # what a damaged one is started by is not known
             used = {units.runner_of(one) for one in present}
-            support(layout, used)
+            support(layout, used | set(runners.RUNNERS.values()) if known.damaged else used)
         except OSError as error:
             raise EnvironmentsError(
                 f"{error.filename or layout.state}: {error.strerror}",
                 hint="mend this, then run the same command again",
             ) from error
-        if not present:
+        if not present and not known.damaged:
             # those of another prefix of this host are not ours to remove
             with suppress(units.UnitFilesError):
                 return units.uninstall(layout.prefix)
@@ -58,25 +62,42 @@ def settle(layout: Layout) -> tuple[str, ...]:
         return units.install(((units.runner_of(one), one.suffix) for one in present), layout.prefix)
 
 
-def _write_environments(layout: Layout, present: tuple[Instance, ...]) -> None:
+def _write_environments(layout: Layout, known: Known) -> None:
     folder = environment_file(layout.prefix, "").parent
-    folder.mkdir(mode=0o755, exist_ok=True)
-    binds: dict[str, tuple[Bind, ...]] = {}
+    _make_folder(folder)
+    kept = {one.suffix for one in known.damaged}
+    binds = _binds(layout, known.instances)
+    batch = Batch(layout)
     wanted: dict[Path, str] = {}
-    for instance in present:
-        if instance.image not in binds:
-            binds[instance.image] = units.binds_of(images.described(layout, instance.image))
+    for one in known.instances:
+        if one.image not in binds:
+            kept.add(one.suffix)
+            continue
         try:
-            wanted |= units.files(instance, layout, binds[instance.image])
+            wanted |= units.files(one, layout, binds[one.image])
         except UnitError as error:
             # the others go on; without the file systemd refuses to start this one
-            say(f"{instance.name} cannot be started: {error.message}; {_way_out(instance)}")
-    for path in folder.iterdir():
-        if path not in wanted:
-            path.unlink()
+            say(f"{one.name} cannot be started: {error.message}; {_way_out(one)}")
+    with trees.opened(folder) as at:
+        for path in tuple(folder.iterdir()):
+            # an instance whose state or image is damaged may run by what it has
+            if path not in wanted and path.stem not in kept:
+                trees.remove(at, path.name)
     for path, text in wanted.items():
-        if not path.is_file() or path.read_text("utf-8") != text:
-            state.write_atomic(layout, path, text.encode())
+        if not files.holds(path, text.encode()):
+            batch.put(path, text.encode())
+    batch.commit()
+
+
+def _binds(layout: Layout, present: Iterable[Instance]) -> dict[str, tuple[Bind, ...]]:
+    """By image; those whose manifest is lost are told and left out."""
+    found: dict[str, tuple[Bind, ...]] = {}
+    for digest in dict.fromkeys(one.image for one in present):
+        try:
+            found[digest] = units.binds_of(images.described(layout, digest))
+        except images.ImageError as error:
+            say(f"warning: {error}")
+    return found
 
 
 def _way_out(instance: Instance) -> str:
@@ -90,20 +111,30 @@ def support(layout: Layout, used: Iterable[Runner]) -> None:
         for runner in set(runners.RUNNERS.values()) - set(used):
             for name in runner.support_names:
                 trees.remove(folder, name)
+    batch = Batch(layout)
     for runner in used:
         for entry in runner.support(layout.prefix, units.programs((runner,))):
-            _put(layout, entry)
+            _put(batch, layout, entry)
+    batch.commit()
 
 
-def _put(layout: Layout, entry: Entry) -> None:
+def _put(batch: Batch, layout: Layout, entry: Entry) -> None:
     path = beneath(layout.state, entry.path)
     match entry:
         case Directory():
-            path.mkdir(mode=entry.mode, exist_ok=True)
+            _make_folder(path, entry.mode)
         case Symlink():
             if not path.is_symlink() or str(path.readlink()) != entry.target:
-                path.unlink(missing_ok=True)
+                with trees.opened(path.parent) as above:
+                    trees.remove(above, path.name)
                 path.symlink_to(entry.target)
         case File():
-            if not path.is_file() or path.read_bytes() != entry.content:
-                state.write_atomic(layout, path, entry.content, mode=entry.mode)
+            if not files.holds(path, entry.content):
+                batch.put(path, entry.content, mode=entry.mode)
+
+
+def _make_folder(path: Path, mode: int = 0o755) -> None:
+    if not path.is_dir() or path.is_symlink():
+        with trees.opened(path.parent) as above:
+            trees.remove(above, path.name)
+        path.mkdir(mode=mode)

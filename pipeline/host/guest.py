@@ -106,11 +106,18 @@ class GuestRoot:
                 if isinstance(entry, Directory) and self._settle(above, name, entry):
                     return True
                 part = f"{name[:200]}{_PART}"
-                trees.remove(above, part)
-                self._make(above, part, entry)
+                # one that was staged is on the disk already
+                if not isinstance(entry, File) or self._staged(entry) != entry:
+                    trees.remove(above, part)
+                    self._make(above, part, entry)
                 return _move(above, part, name)
         except (FileNotFoundError, NotADirectoryError):
             return False
+
+    def _staged(self, entry: File) -> Entry | Strange | None:
+        folder, slash, name = entry.path.rpartition("/")
+        found = self.find(f"{folder}{slash}{name[:200]}{_PART}", entry)
+        return replace(found, path=entry.path) if isinstance(found, File) else found
 
     def put_beside(self, entry: Entry, *, going_back: bool) -> bool:
         """Lay it beside what was kept or, *going_back*, take away what an upgrade laid there."""
@@ -122,7 +129,7 @@ class GuestRoot:
             self.remove(f"{entry.path}{BESIDE}")
         return False
 
-    def _make(self, above: int, name: str, entry: Entry) -> None:
+    def _make(self, above: int, name: str, entry: Entry, *, durable: bool = True) -> None:
         """Make it where nothing is: complete only at the end, so under a name of no meaning."""
         if isinstance(entry, Directory):
             os.mkdir(name, 0o700, dir_fd=above)
@@ -137,8 +144,11 @@ class GuestRoot:
             file = os.open(name, flags, 0o600, dir_fd=above)
             with open(file, "wb") as stream:  # noqa: PTH123 (a descriptor has no path)
                 stream.write(entry.content)
+                stream.flush()
                 self._own(file, entry)
                 os.fchmod(file, entry.mode)
+                if durable:
+                    os.fsync(file)
 
     def _settle(self, above: int, name: str, entry: Directory) -> bool:
         """Owner and mode of the directory that is there; no if none is."""
@@ -156,6 +166,39 @@ class GuestRoot:
     def _own(self, descriptor: int, entry: Entry) -> None:
         if self._owns:
             os.fchown(descriptor, self._base + entry.uid, self._base + entry.gid)
+
+
+class Staging(GuestRoot):
+    """The same root before it is changed: `put` only lays files ready, nothing is removed.
+
+    One syncfs(2) for many roots then has all contents on the disk before a `GuestRoot` gives them
+    their names, which would cost an fsync(2) each.
+    """
+
+    def remove(self, path: str) -> None:
+        """Nothing yet."""
+
+    def put(self, entry: Entry) -> bool:
+        """Lay a file ready, if its directory is there already."""
+        if isinstance(entry, File):
+            with (
+                suppress(FileNotFoundError, NotADirectoryError),
+                trees.parent(self._top, entry.path) as (above, name),
+            ):
+                part = f"{name[:200]}{_PART}"
+                trees.remove(above, part)
+                self._lay(above, part, entry)
+        return True
+
+    def _lay(self, above: int, part: str, entry: File) -> None:
+        self._make(above, part, entry, durable=False)
+
+
+class Unstaging(Staging):
+    """The same root when it is not to be changed after all: `put` takes away what was laid."""
+
+    def _lay(self, above: int, part: str, entry: File) -> None:
+        """Nothing any more."""
 
 
 def _owned_alike(found: Entry | Strange, versions: Iterable[Entry | None]) -> Entry | Strange:

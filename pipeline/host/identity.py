@@ -61,6 +61,14 @@ def new_host_key() -> HostKey:
     return HostKey(seed, key.public_key().public_bytes_raw())
 
 
+def public_of(blob: bytes) -> str | None:
+    """The public line of a key in Dropbear's own format; None if *blob* is no whole ed25519 key."""
+    head = _string(KEY_TYPE) + struct.pack(">I", 64)
+    seed, public = blob[len(head) : len(head) + 32], blob[len(head) + 32 :]
+    is_key = blob.startswith(head) and len(public) == 32 and any(seed) and any(public)
+    return public_line(public) if is_key else None
+
+
 def public_line(public: bytes) -> str:
     """`ssh-ed25519 AAAA…` of 32 public bytes, without a comment (RFC 8709)."""
     blob = _string(KEY_TYPE) + _string(public)

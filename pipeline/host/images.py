@@ -6,13 +6,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.errors import NiftyError
-from pipeline.host import access, dropins, identity, trees
+from pipeline.host import access, dropins, identity, shared, trees
+from pipeline.host.batch import Batch
 from pipeline.host.dropins import Bound
-from pipeline.host.state import Share, write_atomic
+from pipeline.host.state import Share
 from pipeline.image import archive
 from pipeline.image import manifest as manifests
-from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
+from pipeline.image.rootfs import Directory, Entry, File, Rootfs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 
 NOTHING = Bound()
+# Bytes of a manifest; ours have 60 thousand.
+_MOST = 1 << 24
 
 
 class ImageError(NiftyError):
@@ -128,76 +132,126 @@ def _is_own(entry: Entry, share: Share) -> bool:
     return not entry.path.startswith("cbin/") and entry.path != manifests.PATH
 
 
-def is_stored(layout: Layout, digest: str) -> bool:
-    """Whether all of an image is on this host: the manifest is written last."""
-    return (layout.images / f"{digest}.json").is_file()
+def is_stored(layout: Layout, image: Image) -> bool:
+    """Whether all of *image* is on this host and undamaged. Raises OSError."""
+    return (
+        files.holds(_manifest(layout, image.digest), _described(image))
+        and files.holds(_archive(layout, image.digest), image.archive)
+        and shared.is_whole(layout, image.digest, image.rootfs)
+    )
 
 
-def store(layout: Layout, image: Image) -> None:
-    """Write the shared part of *image*, its archive and its manifest; safe to be killed.
+def store(layout: Layout, image: Image) -> bool:
+    """Keep the shared part of *image*, its archive and its manifest, durably; no if all is there.
 
-    What an interrupted run left under its names is written anew. Raises OSError.
+    Safe to be killed: what an interrupted run or a power failure left is made whole. Raises
+    OSError.
     """
-    if is_stored(layout, image.digest):
-        return
-    with trees.opened(layout.new) as new, trees.opened(layout.shared) as shared:
-        trees.remove(new, image.digest)
-        os.mkdir(image.digest, 0o700, dir_fd=new)
-        with trees.opened(image.digest, at=new) as folder:
-            for entry in image.rootfs:
-                if entry.path.startswith("cbin/"):
-                    _write(folder, entry)
-            os.fchmod(folder, 0o755)
-        trees.remove(shared, image.digest)
-        os.rename(image.digest, image.digest, src_dir_fd=new, dst_dir_fd=shared)
-    write_atomic(layout, layout.images / f"{image.digest}.image", image.archive)
-    described = image.rootfs.find(manifests.PATH)
-    text = described.content if isinstance(described, File) else b""
-    write_atomic(layout, layout.images / f"{image.digest}.json", text)
+    is_changed = shared.put(layout, image.digest, image.rootfs)
+    batch = Batch(layout)
+    for path, content in (
+        (_archive(layout, image.digest), image.archive),
+        (_manifest(layout, image.digest), _described(image)),
+    ):
+        if not files.holds(path, content):
+            batch.put(path, content)
+            is_changed = True
+    batch.commit()
+    if is_changed:
+        files.sync(layout.shared)
+    return is_changed
 
 
-def _write(folder: int, entry: Entry) -> None:
-    """One entry of /cbin, owned by the host's root whatever the image says: all share it."""
-    path = entry.path.removeprefix("cbin/")
-    match entry:
-        case Directory():
-            os.mkdir(path, dir_fd=folder)
-        case Symlink():
-            os.symlink(entry.target, path, dir_fd=folder)
-            return
-        case File():
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = os.open(path, flags, dir_fd=folder)
-            with open(file, "wb") as stream:  # noqa: PTH123 (a descriptor has no path)
-                stream.write(entry.content)
-    os.chmod(path, entry.mode & 0o755, dir_fd=folder)
+def _archive(layout: Layout, digest: str) -> Path:
+    return layout.images / f"{digest}.image"
+
+
+def _manifest(layout: Layout, digest: str) -> Path:
+    return layout.images / f"{digest}.json"
+
+
+def _described(image: Image) -> bytes:
+    entry = image.rootfs.find(manifests.PATH)
+    return entry.content if isinstance(entry, File) else b""
 
 
 def stored(layout: Layout, digest: str) -> Image:
     """An image that `store` keeps, checked. Raises ImageError if it is not there or damaged."""
+    path = _archive(layout, digest)
     try:
-        image = load(layout.images / f"{digest}.image")
-    except NiftyError as error:
-        raise ImageError(f"the image {digest[:12]} on this host is lost: {error}") from error
+        image = unpacked(files.read(path, limit=archive.DEFAULT_LIMITS.max_bytes), name=str(path))
+    except (OSError, NiftyError) as error:
+        why = f"{path}: {error.strerror}" if isinstance(error, OSError) else error.message
+        raise ImageError(
+            f"the image {digest[:12]} on this host is lost: {why}",
+            hint="doit deploy or doit upgrade with image= and the same archive bring it back",
+        ) from error
     if image.digest != digest:
-        raise ImageError(f"{layout.images / digest}.image: holds another image, {image.digest}")
+        raise ImageError(f"{path}: holds another image, {image.digest}")
     return image
 
 
 def described(layout: Layout, digest: str) -> Manifest:
-    """The manifest of an image that `store` keeps, without reading the image. Raises ImageError."""
-    path = layout.images / f"{digest}.json"
+    """The manifest of an image that `store` keeps, if need be from its archive.
+
+    Raises ImageError if neither can be read.
+    """
     try:
-        return manifests.Manifest.model_validate_json(path.read_bytes())
+        text = files.read(_manifest(layout, digest), limit=_MOST)
+        return manifests.Manifest.model_validate_json(text)
+    except (OSError, ValueError):
+        return stored(layout, digest).manifest
+
+
+def looks_whole(layout: Layout, digest: str) -> bool:
+    """Whether manifest and shared part of a kept image go together; the archive is not read."""
+    try:
+        text = files.read(_manifest(layout, digest), limit=_MOST)
+        records = manifests.Manifest.model_validate_json(text).entries
+        return not any(True for _path in shared.damaged(layout, digest, records))
+    except (OSError, ValueError):
+        return False
+
+
+def mend(layout: Layout, digest: str) -> tuple[str, ...]:
+    """Mend a kept image from its archive; what was done or cannot be. Raises OSError."""
+    found = damage(layout, digest)
+    if not found:
+        return ()
+    try:
+        store(layout, stored(layout, digest))
+    except ImageError as error:
+        return (*(f"cannot be mended: {line}" for line in found), *filter(None, [error.hint]))
+    return tuple(f"mended from its archive: {line}" for line in found)
+
+
+def damage(layout: Layout, digest: str) -> tuple[str, ...]:
+    """What of a kept image is not as it was stored, one line each; nothing is written."""
+    try:
+        image = stored(layout, digest)
+    except ImageError as error:
+        found = [error.message]
+        try:
+            records = described(layout, digest).entries
+            wrong = tuple(shared.damaged(layout, digest, records))
+        except (ImageError, OSError):
+            wrong = ()
+        return (*found, *(f"{layout.cbin(digest)}/{path}: damaged" for path in wrong[:3]))
+    found = []
+    if not files.holds(_manifest(layout, digest), _described(image)):
+        found.append(f"{_manifest(layout, digest)}: not the manifest in the archive beside it")
+    try:
+        if not shared.is_whole(layout, digest, image.rootfs):
+            found.append(f"{layout.cbin(digest)}: not what the image shares")
     except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ImageError(f"{path}: damaged: {error}") from error
+        found.append(f"{error.filename or layout.shared}: {error.strerror}")
+    return tuple(found)
 
 
 def remove(layout: Layout, digest: str) -> None:
     """Remove what `store` wrote; the manifest first, so that what is half gone counts as gone."""
-    (layout.images / f"{digest}.json").unlink(missing_ok=True)
-    (layout.images / f"{digest}.image").unlink(missing_ok=True)
-    with trees.opened(layout.shared) as shared:
-        trees.remove(shared, digest)
+    with trees.opened(layout.images) as folder:
+        trees.remove(folder, f"{digest}.json")
+        trees.remove(folder, f"{digest}.image")
+    with trees.opened(layout.shared) as folder:
+        trees.remove(folder, digest)

@@ -13,10 +13,13 @@ from pipeline import progress
 from pipeline.errors import NiftyError, ProblemsError, UsageError
 from pipeline.host import banner, cgroup, status, systemd
 from pipeline.host.layout import Layout
+from pipeline.host.runner import place
+from pipeline.host.runners import RUNNERS
+from pipeline.host.state import SUFFIX
 from pipeline.host.units import DIRECTORY, TARGET, group_of, unit_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.host.state import Instance
@@ -57,24 +60,40 @@ def select(
     names: Sequence[str] = (),
     count: int | None = None,
     first: int = 1,
+    damaged: Collection[str] = (),
 ) -> tuple[Instance, ...]:
     """Those of *instances* that the user means, in the order of *instances*, or of *names*.
 
-    *names* are suffixes (`7`, `slick`) or whole names (`nifty7`); else *count* numbers from *first*
-    on; else all. Raises UnknownError naming each that does not exist, NoneError if there are none.
+    Suffixes in *damaged*, whose state cannot be used, are passed over. *names* are suffixes (`7`,
+    `slick`) or whole names (`nifty7`); else *count* numbers from *first* on; else all. Raises
+    UnknownError naming each that does not exist, NoneError if there are none.
     """
-    if not instances:
+    if not instances and not damaged:
         raise NoneError("no instances here", hint="doit deploy count=10 start=yes")
     if names:
         known = {instance.name: instance for instance in instances}
         known |= {instance.suffix: instance for instance in instances}
-        return _found(dict.fromkeys(names), known)
+        lost = {*damaged, *(f"nifty{suffix}" for suffix in damaged)}
+        return _found(dict.fromkeys(name for name in names if name not in lost), known)
     if count is None and first == 1:
         return tuple(instances)
     numbered = {one.suffix: one for one in instances if one.suffix.isdecimal()}
     if count is None:
         return tuple(one for suffix, one in numbered.items() if int(suffix) >= first)
-    return _found(dict.fromkeys(map(str, range(first, first + count))), numbered)
+    asked = (str(number) for number in range(first, first + count))
+    return _found(dict.fromkeys(suffix for suffix in asked if suffix not in damaged), numbered)
+
+
+def means(
+    suffix: str, *, names: Sequence[str] = (), count: int | None = None, first: int = 1
+) -> bool:
+    """Whether `select` would choose nifty*suffix*, if there were one."""
+    if names:
+        return suffix in names or f"nifty{suffix}" in names
+    if count is None and first == 1:
+        return True
+    is_number = suffix.isascii() and suffix.isdecimal()
+    return is_number and int(suffix) in range(first, first + (count or 1 << 32))
 
 
 def start(instances: Sequence[Instance], *, patience: float = PATIENCE) -> None:
@@ -135,10 +154,31 @@ def enabled(instances: Sequence[Instance]) -> tuple[Instance, ...]:
     return tuple(one for one in instances if (wants / unit_of(one)).is_symlink())
 
 
+def is_enabled(suffix: str) -> bool:
+    """Whether nifty*suffix* starts with the host, by whichever runner."""
+    wants = DIRECTORY / f"{TARGET}.wants"
+    return any((wants / place(runner, suffix).unit).is_symlink() for runner in RUNNERS.values())
+
+
 def retire(instances: Sequence[Instance]) -> None:
     """Have systemd forget *instances*, which are stopped: neither enabled nor failed any more."""
     disable(enabled(instances))
     _forget_failures(instances)
+
+
+def end_unknown(suffixes: Sequence[str]) -> None:
+    """Stop and disable what runs the instances of *suffixes*, by whichever runner that is."""
+    units = [
+        place(runner, suffix).unit
+        for suffix in suffixes
+        if SUFFIX.fullmatch(suffix)
+        for runner in RUNNERS.values()
+    ]
+    known = systemd.states(units) if units else {}
+    systemd.stop(unit for unit in units if unit in known)
+    wants = DIRECTORY / f"{TARGET}.wants"
+    systemd.disable(unit for unit in units if (wants / unit).is_symlink())
+    systemd.forget_failures(unit for unit in units if known.get(unit) is systemd.State.FAILED)
 
 
 def _forget_failures(instances: Sequence[Instance]) -> None:

@@ -11,22 +11,18 @@ Nothing of it is believed when it is read: state that no deploy could have made 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import NiftyError
-from pipeline.host import identity, state, wanted
+from pipeline.host import state, wanted
 from pipeline.host.parcel import ParcelError
-from pipeline.host.state import StateError, Users
-from pipeline.image.manifest import ACCOUNT
+from pipeline.host.state import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pipeline.host.state import Instance
 
@@ -37,9 +33,6 @@ FLEET_KEY = b"fleet_key"
 MAX_KEY = 1 << 16
 # 28,664 instances, the most there are user ranges for, take 12 MB
 MAX_BYTES = 32 << 20
-_DIGEST = re.compile("[0-9a-f]{64}")
-_MACHINE_ID = re.compile("[0-9a-f]{32}")
-_LOGIN = re.compile(f"({ACCOUNT})?")
 _KEYS = frozenset(("format", "program", "images", "fleet_key", "live", "instances"))
 
 
@@ -144,7 +137,7 @@ def _list(value: Any, key: str) -> list[Any]:
 
 
 def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+    return isinstance(value, str) and state.DIGEST.fullmatch(value) is not None
 
 
 def _twice(values: list[int]) -> bool:
@@ -164,32 +157,5 @@ def _instance(table: Any) -> Instance:
         raise ParcelError(f"its inventory is damaged: {error.message[:200]}") from None
     except NiftyError:
         raise ParcelError(f"its inventory is damaged: {suffix[:80]!r} is no name") from None
-    problem = next(_problems(one), None)
-    if problem:
-        raise ParcelError(f"its inventory is damaged: {one.name}: {problem}")
     # where its users are is the other host's business
     return replace(one, number=0, base=0)
-
-
-def _problems(one: Instance) -> Iterator[str]:
-    if not 1 <= one.port <= 65535:
-        yield f"port {str(one.port)[:20]} is outside 1-65535"
-    if not all(_is_digest(digest) for digest in (one.image, one.previous or one.image)):
-        yield "an image that is no digest"
-    if not _MACHINE_ID.fullmatch(one.machine_id):
-        yield "a machine-id that is none"
-    if not _LOGIN.fullmatch(one.login):
-        yield "a login that is none"
-    if not _is_host_key(one.host_key):
-        yield "a host key that is none"
-    if (one.base == 0) is not (one.users is Users.HOST):
-        yield "its user range is not as users= says"
-
-
-def _is_host_key(line: str) -> bool:
-    """Whether it is to the byte what a deploy records: it becomes a line of known_hosts."""
-    try:
-        blob = base64.b64decode(line.rpartition(" ")[2], validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    return line == identity.public_line(blob[-32:])

@@ -1,19 +1,25 @@
-"""Makes one instance after the other, in a worker process: root, state, and then its name."""
+"""Makes one instance after the other, in a worker process; gives many of them their names.
+
+Root and state are written below PREFIX/.nifty/new. Only when their contents are on the disk do they
+get their names, all states before the first root: a root without state would be somebody else's.
+"""
 
 from __future__ import annotations
 
 import os
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.host import identity, images, replay, state, trees
 from pipeline.host.layout import DIRECTORY
 from pipeline.host.rename import Mover
 from pipeline.host.state import Instance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pipeline.host.access import Access
     from pipeline.host.images import Image
@@ -24,21 +30,25 @@ if TYPE_CHECKING:
 _STATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+_NUMBER = struct.Struct("=I")
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a worker chose for an instance, and tells in 48 bytes."""
+    """What a worker chose for an instance, and in which *folder* of `new` it made that; packed."""
 
     public: bytes
     machine_id: str
+    folder: int
 
     def pack(self) -> bytes:
         """As bytes, for a pipe."""
-        return self.public + bytes.fromhex(self.machine_id)
+        return self.public + bytes.fromhex(self.machine_id) + _NUMBER.pack(self.folder)
 
     @classmethod
     def unpack(cls, told: bytes) -> Made:
         """What `pack` gave."""
-        return cls(told[:32], told[32:].hex())
+        return cls(told[:32], told[32:48].hex(), *_NUMBER.unpack(told[48:]))
 
 
 class Maker:
@@ -72,35 +82,51 @@ class Maker:
         )
 
     def start(self, creations: tuple[Create, ...]) -> Callable[[int], bytes]:
-        """In the worker: the function that makes number *i* of *creations*, a packed Made."""
-        writer, mover = replay.Writer(self._template), Mover()
+        """In the worker: the function that makes number *i* of *creations*, a packed Made.
+
+        What it makes has no name yet: `publish` gives it one.
+        """
+        writer = replay.Writer(self._template)
         # each worker has a directory of its own: in a common one they wait for each other
         own = self._layout.new / f"{os.getpid()}"
         own.mkdir(0o700)
         new = os.open(own, DIRECTORY)
-        records = os.open(self._layout.instances, DIRECTORY)
-        prefix = os.open(self._layout.prefix, DIRECTORY)
 
         def make(number: int) -> bytes:
             action = creations[number]
             name = f"nifty{action.suffix}".encode()
-            temporary, record = name, b"%b.json" % name
+            record = b"%b.json" % name
             try:
                 os.fchdir(new)
-                made = self._write(writer, action, temporary)
+                made = self._write(writer, action, name)
                 os.fchdir(new)
                 _record(record, state.encode(self.instance(action, made)))
-                os.rename(record, state.file_name(action.suffix).encode(), dst_dir_fd=records)
-                mover.move(new, temporary, prefix, name)
             except BaseException:
                 os.fchdir(new)
-                for left in (temporary, record):
+                for left in (name, record):
                     with suppress(OSError):  # the error that brought us here is told
                         trees.remove(new, left.decode())
                 raise
             return made.pack()
 
         return make
+
+    def publish(self, done: Sequence[tuple[Create, Made]]) -> None:
+        """Give what the workers made its names, once it is on the disk. Raises OSError."""
+        layout = self._layout
+        files.sync(layout.new)
+        for action, made in done:
+            source = layout.new / f"{made.folder}" / f"nifty{action.suffix}.json"
+            target = layout.instances / state.file_name(action.suffix)
+            if target.is_dir():
+                # a damaged one of no use
+                state.remove(layout, action.suffix)
+            source.replace(target)
+        mover = Mover()
+        with trees.opened(layout.new) as new, trees.opened(layout.prefix) as prefix:
+            for action, made in done:
+                name = f"nifty{action.suffix}"
+                mover.move(new, f"{made.folder}/{name}".encode(), prefix, name.encode())
 
     def _write(self, writer: replay.Writer, action: Create, temporary: bytes) -> Made:
         base = state.base_of(action.number, self._wanted.users)
@@ -111,11 +137,11 @@ class Maker:
         os.chdir(temporary)
         name = f"nifty{action.suffix}"
         writer.write(self._blank.fill(name, action.port, machine_id, key), base)
-        return Made(key.public, machine_id)
+        return Made(key.public, machine_id, os.getpid())
 
 
 def _record(path: bytes, content: bytes) -> None:
-    # not state.write_atomic: here the directory is the current one, and the umask is 0
+    # not files.write: here the directory is the current one, and the umask is 0
     file = os.open(path, _STATE, 0o644)
     try:
         while content:

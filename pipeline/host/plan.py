@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import starmap
 from typing import TYPE_CHECKING
 
 from pipeline.host import limits, rows
@@ -44,6 +45,32 @@ class StoreImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Rebuild:
+    """Make the state of an instance anew from its root; on *port*, if nothing says another."""
+
+    suffix: str
+    port: int | None
+
+    def __str__(self) -> str:
+        """One line for `dry=yes`."""
+        return f"make the state of nifty{self.suffix} anew from its root: its file is damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """Put back files of an instance that are empty, as after a power failure."""
+
+    suffix: str
+    paths: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line for `dry=yes`."""
+        more = f" and {len(self.paths) - 3} more" if len(self.paths) > 3 else ""
+        shown = ", ".join(f"/{path}" for path in self.paths[:3])
+        return f"mend nifty{self.suffix}: {shown}{more} lost their contents"
+
+
+@dataclass(frozen=True, slots=True)
 class Create:
     """Make an instance's root and record it; *finish*: its state is there already."""
 
@@ -67,7 +94,7 @@ class WriteLists:
         return "write .nifty/known_hosts and .nifty/ssh_config"
 
 
-Action = Clean | StoreImage | Create | WriteLists
+Action = Clean | StoreImage | Rebuild | Mend | Create | WriteLists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +131,14 @@ def ask(
     is what starts all of them, None: what each has, or is to have. *typed*: of the command line.
     """
     known = {one.suffix: one for one in facts.instances}
+    whole = {*known, *(action.suffix for action in _rebuilds(wanted, facts))}
     todo = [
         target
         for target in wanted.targets
-        if target.suffix not in known or target.name not in facts.roots
+        if target.suffix not in whole or target.name not in facts.roots
     ]
     odd = [*_moved_ports(wanted, known, facts), *_foreign(todo, known, facts)]
-    claims = [*_new(todo, known, wanted, odd)]
+    claims = [*_new(todo, known, wanted, facts.taken, odd)]
     if claims and wanted.users is Users.PRIVATE and not facts.is_root:
         odd.append("only root can give instances user ids of their own (users=private)")
     new = {claim.suffix for claim in claims}
@@ -172,11 +200,15 @@ def plan(wanted: Wanted, facts: Facts, needs: Needs) -> Plan:
         Create(claim.suffix, claim.slot, claim.port, finish=claim.suffix in known)
         for claim in asked.new
     )
+    lost = _rebuilds(wanted, facts)
     actions: list[Action] = [Clean(name) for name in facts.leftovers]
-    if creations and needs.digest not in facts.images:
+    is_used = lost or creations or any(one.image == needs.digest for one in known.values())
+    if is_used and needs.digest not in facts.images:
         actions.append(StoreImage(needs.digest))
+    actions += lost
+    actions += starmap(Mend, facts.lost.items())
     actions += creations
-    if creations or not facts.lists_current:
+    if lost or creations or not facts.lists_current:
         actions.append(WriteLists())
     warnings = (*limits.warnings(found), *_difference_warnings(wanted, known, facts, needs))
     return Plan(wanted=wanted, actions=tuple(actions), warnings=warnings)
@@ -195,10 +227,23 @@ def _foreign(todo: list[Target], known: dict[str, Instance], facts: Facts) -> It
             yield f"{target.name} is there and was not made by this program: it stays untouched"
 
 
+def _rebuilds(wanted: Wanted, facts: Facts) -> list[Rebuild]:
+    """Those of the targets whose state is damaged and whose root is there."""
+    return [
+        Rebuild(target.suffix, target.port)
+        for target in wanted.targets
+        if target.suffix in facts.damaged and target.name in facts.roots
+    ]
+
+
 def _new(
-    todo: list[Target], known: dict[str, Instance], wanted: Wanted, odd: list[str]
+    todo: list[Target],
+    known: dict[str, Instance],
+    wanted: Wanted,
+    taken: frozenset[int],
+    odd: list[str],
 ) -> Iterator[Claim]:
-    held = {one.number for one in known.values()}
+    held = {one.number for one in known.values()} | taken
     held |= {int(target.suffix) for target in wanted.targets if target.suffix.isdecimal()}
     free = (slot for slot in range(LAST_SLOT, -1, -1) if slot not in held)
     for target in todo:

@@ -161,7 +161,12 @@ def _apart(case: _Case) -> tuple[list[Instance], list[Instance]]:
     for one in case.scanned.chosen:
         old = there.get(one.suffix)
         has_root = one.name in case.known.roots
-        if old is None:
+        if one.suffix in case.known.damaged:
+            case.problems.append(
+                f"{one.name}: its state here is damaged; doit undeploy "
+                f"names={one.suffix or one.name} removes both"
+            )
+        elif old is None:
             make.append(one)
         elif (old.host_key, old.machine_id) != (one.host_key, one.machine_id):
             case.problems.append(f"{one.name}: the name is taken by another instance")

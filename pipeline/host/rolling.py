@@ -11,6 +11,7 @@ from pipeline.errors import NiftyError
 from pipeline.host import fleet, instances, state, status, systemd
 from pipeline.host import undeploy as removing
 from pipeline.host import upgrade as upgrading
+from pipeline.host.batch import Batch
 from pipeline.host.instances import FleetError
 from pipeline.host.layout import locked
 from pipeline.host.runners import RUNNERS
@@ -94,8 +95,10 @@ def _change_batch(layout: Layout, part: Sequence[Instance], runner: state.Runner
         instances.retire(part)
         try:
             with locked(layout):
+                batch = Batch(layout)
                 for one in part:
-                    state.write(layout, replace(one, runner=runner))
+                    state.record(batch, layout, replace(one, runner=runner))
+                batch.commit()
         except OSError as error:
             with suppress(NiftyError):
                 enable()
@@ -201,15 +204,17 @@ def _meaning(some: Sequence[Instance]) -> str:
     return f"names={','.join(suffix or 'nifty' for suffix in suffixes)}"
 
 
-def undeploy(layout: Layout, chosen: Sequence[Instance]) -> None:
+def undeploy(layout: Layout, chosen: Sequence[Instance], damaged: Sequence[str] = ()) -> None:
     """Stop *chosen*, take them out of the boot, and remove them; the last one takes the units.
 
-    Raises FleetError, UndeployError, UnitFilesError.
+    So for *damaged*, suffixes of instances whose state cannot be used, whatever they run by. Raises
+    FleetError, UndeployError, UnitFilesError.
     """
     states = status.states(chosen)
     instances.stop([one for one in chosen if not states[one.name].is_at_rest])
     instances.retire(chosen)
-    removing.undeploy(layout.prefix, [one.suffix for one in chosen])
+    instances.end_unknown(damaged)
+    removing.undeploy(layout.prefix, [*(one.suffix for one in chosen), *damaged])
     fleet.settle(layout)
 
 

@@ -1,21 +1,27 @@
 """What this host knows of its instances: one JSON each below PREFIX/.nifty, where no instance can.
 
 An instance is there when its state and its root both are. State without a root is an unfinished
-deploy; a root without state is somebody else's.
+deploy; a root without state is somebody else's. A file that cannot be used is one instance's
+misfortune: `look` gives the others, and all such files with the reason for each.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import NiftyError
+from pipeline import files
+from pipeline.errors import NiftyError, ProblemsError
+from pipeline.host import fields, trees
+from pipeline.host.batch import Batch
+from pipeline.image.manifest import ACCOUNT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from pipeline.host.layout import Layout
@@ -26,9 +32,28 @@ RANGE = 65536
 # The last range below 0x70000000, where the one systemd sets aside for containers ends.
 LAST_SLOT = 28663
 
+SUFFIX = re.compile(r"|[1-9][0-9]{0,9}|[a-z]([a-z0-9-]{0,56}[a-z0-9])?")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+# What may stand in ssh_config, known_hosts and a terminal without any thought.
+_LOGIN = re.compile(f"({ACCOUNT})?")
+_HOST_KEY = re.compile(r"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[A-P][A-Za-z0-9+/]{42}")
+_MACHINE_ID = re.compile(r"[0-9a-f]{32}")
+
+# Bytes; ours are some 500.
+_LIMIT = 1 << 16
+_NAMED = 20
+
 
 class StateError(NiftyError):
     """State that is damaged, or of a format this program does not read."""
+
+
+class NewerStateError(StateError):
+    """State that a newer version of this program wrote: it is not damaged, and not ours to mend."""
+
+
+class DamagedError(ProblemsError):
+    """State files that cannot be used, all of them; the other instances are not concerned."""
 
 
 class Share(StrEnum):
@@ -85,6 +110,27 @@ class Instance:
         return f"nifty{self.suffix}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damaged:
+    """A state file that cannot be used, and *why*: one line with its path.
+
+    *suffix* is that of the instance by the file's name; not *is_ours*: a newer version's.
+    """
+
+    path: Path
+    suffix: str
+    why: str
+    is_ours: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """Everything below PREFIX/.nifty/instances, in the order of `order`."""
+
+    instances: tuple[Instance, ...] = ()
+    damaged: tuple[Damaged, ...] = ()
+
+
 def base_of(slot: int, users: Users) -> int:
     """The first user id of *slot*."""
     return FIRST_BASE + RANGE * slot if users is Users.PRIVATE else 0
@@ -92,7 +138,8 @@ def base_of(slot: int, users: Users) -> int:
 
 def order(suffix: str) -> tuple[bool, int, str]:
     """Sorts numbers as numbers, names after them."""
-    return (False, int(suffix), "") if suffix.isdecimal() else (True, 0, suffix)
+    is_number = suffix.isascii() and suffix.isdecimal()
+    return (False, int(suffix), "") if is_number else (True, 0, suffix)
 
 
 def file_name(suffix: str) -> str:
@@ -110,119 +157,143 @@ def read(layout: Layout, suffix: str) -> Instance | None:
     """One instance; None if it is not known. Raises StateError."""
     path = layout.instances / file_name(suffix)
     try:
-        return decode(path.read_bytes(), path, suffix)
+        return decode(files.read(path, limit=_LIMIT), path, suffix)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StateError(f"{path}: {error.strerror}") from error
+        raise StateError(f"{path}: {error.strerror}", hint=_HINT) from error
 
 
 def read_all(layout: Layout) -> tuple[Instance, ...]:
-    """All instances in the order of `order`; empty before the first deploy. Raises StateError."""
+    """All instances whose state can be used: see `look`."""
+    return look(layout).instances
+
+
+def look(layout: Layout) -> Known:
+    """All there is; nothing before the first deploy. Raises StateError if nothing can be seen."""
     folder = os.fspath(layout.instances)
     try:
         names = [name for name in os.listdir(folder) if name.endswith(".json")]  # noqa: PTH208 (bare names, ten times as fast)
     except FileNotFoundError:
-        return ()
+        return Known()
     except OSError as error:
         raise StateError(f"{folder}: {error.strerror}") from error
-    suffixes = sorted(("" if name == "_.json" else name[:-5] for name in names), key=order)
-    found = (read(layout, suffix) for suffix in suffixes)
-    return tuple(instance for instance in found if instance is not None)
+    found, damaged = [], []
+    for suffix in sorted(("" if name == "_.json" else name[:-5] for name in names), key=order):
+        try:
+            if not SUFFIX.fullmatch(suffix):
+                told = f"{folder}: {fields.shown(file_name(suffix))}: not the name of an instance"
+                raise StateError(told)  # noqa: TRY301 (one kind with those that cannot be read)
+            one = read(layout, suffix)
+        except StateError as error:
+            damaged.append(
+                Damaged(
+                    path=layout.instances / file_name(suffix),
+                    suffix=suffix,
+                    why=error.message,
+                    is_ours=not isinstance(error, NewerStateError),
+                )
+            )
+            continue
+        if one is not None:
+            found.append(one)
+    return Known(instances=tuple(found), damaged=tuple(damaged))
+
+
+def refuse(damaged: Iterable[Damaged]) -> None:
+    """Raise DamagedError that names all of *damaged*; nothing happens if there are none."""
+    lines = [one.why for one in damaged]
+    if not lines:
+        return
+    more = [f"and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else []
+    raise DamagedError(
+        f"{len(lines)} instances have state that cannot be used, the others are not concerned:",
+        [*lines[:_NAMED], *more],
+        hint=_HINT,
+    )
 
 
 def write(layout: Layout, instance: Instance) -> None:
-    """Record *instance*, replacing what was known of it; atomic (rename(2))."""
-    name = file_name(instance.suffix)
-    write_atomic(layout, layout.instances / name, encode(instance))
+    """Record *instance*, replacing whatever was there, durably."""
+    batch = Batch(layout)
+    record(batch, layout, instance)
+    batch.commit()
+
+
+def record(batch: Batch, layout: Layout, instance: Instance) -> None:
+    """Have *batch* write the state of *instance*."""
+    batch.put(layout.instances / file_name(instance.suffix), encode(instance))
 
 
 def remove(layout: Layout, suffix: str) -> None:
-    """Forget an instance; nothing happens if it is not known."""
-    (layout.instances / file_name(suffix)).unlink(missing_ok=True)
-
-
-def write_atomic(layout: Layout, path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """*path* with *content*, by way of PREFIX/.nifty/new: there is never half a file."""
-    temporary = layout.new / f"{os.getpid()}.{path.name}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(temporary, flags, 0o600)
-    try:
-        with open(file, "wb") as stream:  # noqa: PTH123 (a descriptor has no path)
-            stream.write(content)
-            os.fchmod(file, mode)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Forget an instance, whatever its state file is; nothing happens if it is not known."""
+    with trees.opened(layout.instances) as folder:
+        trees.remove(folder, file_name(suffix))
 
 
 def decode(text: bytes, path: Path, suffix: str) -> Instance:
     """The instance in *text*. Raises StateError that names *path*, where it was found."""
-    hint = f"if nothing can be saved: remove {path} and the root, and deploy again"
+    if not text.strip(b"\0"):
+        raise StateError(f"{path}: empty, as after a power failure", hint=_HINT)
+    try:
+        return _decode(text, suffix)
+    except RecursionError:
+        raise StateError(f"{path}: broken JSON: nested too deeply", hint=_HINT) from None
+    except NewerStateError as error:
+        raise NewerStateError(f"{path}: {error.message}", hint=error.hint) from None
+    except ValueError as error:
+        raise StateError(f"{path}: {error}", hint=_HINT) from error
+
+
+def _decode(text: bytes, suffix: str) -> Instance:
     try:
         table = json.loads(text)
     except ValueError as error:
-        raise StateError(f"{path}: broken JSON: {error}", hint=hint) from error
+        raise ValueError(f"broken JSON: {error}") from error
     if not isinstance(table, dict):
-        raise StateError(f"{path}: expected an object", hint=hint)
-    if table.get("format") != FORMAT:
-        raise StateError(
-            f"{path}: state of format {table.get('format')!r}, this program reads {FORMAT}",
-            hint="use the version of the program that wrote it, or a newer one",
-        )
-    table.pop("format")
+        raise ValueError("expected an object")  # noqa: TRY004 (one kind for `decode`)
+    found = table.pop("format", None)
+    if found != FORMAT or isinstance(found, bool):
+        told = f"state of format {fields.shown(found)}, this program reads {FORMAT}"
+        if isinstance(found, int) and found > FORMAT:
+            raise NewerStateError(told, hint="use the version of the program that wrote it")
+        raise ValueError(told)
     table.pop("name", None)
     wrong = sorted(set(table) ^ set(_FIELDS))
     if wrong:
-        raise StateError(f"{path}: missing or unknown: {', '.join(wrong)}", hint=hint)
-    try:
-        values = {field: _FIELDS[field](value) for field, value in table.items()}
-    except ValueError as error:
-        raise StateError(f"{path}: {error}", hint=hint) from error
+        raise ValueError(f"missing or unknown: {fields.shown(', '.join(wrong))[1:-1]}")
+    values = {}
+    for field, value in table.items():
+        try:
+            values[field] = _FIELDS[field](value)
+        except ValueError as error:
+            raise ValueError(f"{field}: {error}") from error
     instance = Instance(**values)
     if instance.suffix != suffix:
-        raise StateError(f"{path}: holds the state of {instance.name}", hint=hint)
+        raise ValueError(f"holds the state of {instance.name}")
+    if (instance.base == 0) is not (instance.users is Users.HOST):
+        raise ValueError(f"base {instance.base} does not go with users={instance.users}")
     return instance
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"expected text, found {value!r}")  # noqa: TRY004 (one kind for `decode`)
-    return value
-
-
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"expected a whole number, found {value!r}")
-    return value
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"expected true or false, found {value!r}")  # noqa: TRY004 (as `_text`)
-    return value
+_HINT = "doit doctor fix=yes makes it anew from the root; or doit undeploy names=… removes both"
 
 
 # A reader for each field of Instance, in the order the JSON has them.
 _FIELDS: Mapping[str, Callable[[Any], Any]] = {
-    "suffix": _text,
-    "number": _whole,
-    "port": _whole,
-    "image": _text,
-    "previous": _text_or_none,
-    "share": Share,
-    "users": Users,
-    "base": _whole,
-    "runner": Runner,
-    "host_key": _text,
-    "machine_id": _text,
-    "login": _text,
-    "boot": _truth,
-    "register": _truth,
-    "fleet": _truth,
+    "suffix": fields.like(SUFFIX, "the end of an instance's name"),
+    "number": fields.within(0, 1 << 31),
+    "port": fields.within(1, 65535),
+    "image": fields.like(DIGEST, "a sha256"),
+    "previous": fields.or_none(fields.like(DIGEST, "a sha256 or null")),
+    "share": fields.one_of(Share),
+    "users": fields.one_of(Users),
+    "base": fields.within(0, (1 << 32) - RANGE),
+    "runner": fields.one_of(Runner),
+    "host_key": fields.like(_HOST_KEY, "an ed25519 key"),
+    "machine_id": fields.like(_MACHINE_ID, "32 hex digits"),
+    "login": fields.like(_LOGIN, "an account's name"),
+    "boot": fields.truth,
+    "register": fields.truth,
+    "fleet": fields.truth,
 }

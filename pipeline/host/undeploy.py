@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.errors import ProblemsError
 from pipeline.host import facts, state, trees
 from pipeline.host.layout import Layout, locked, prepare
@@ -39,10 +40,11 @@ class Remove:
 def plan_undeploy(known: Facts, suffixes: Iterable[str] | None) -> tuple[Remove, ...]:
     """Removals of *suffixes* (None: all instances); pure.
 
-    Raises UndeployError with everything that is not ours.
+    One whose state is damaged goes like any other. Raises UndeployError with everything that is
+    not ours.
     """
-    there = {one.suffix: one for one in known.instances}
-    asked = tuple(there) if suffixes is None else tuple(suffixes)
+    there = {*(one.suffix for one in known.instances), *known.damaged}
+    asked = sorted(there, key=state.order) if suffixes is None else tuple(suffixes)
     problems = [
         f"nifty{suffix}: is there and was not made by this program: it stays untouched"
         if f"nifty{suffix}" in known.roots
@@ -52,7 +54,7 @@ def plan_undeploy(known: Facts, suffixes: Iterable[str] | None) -> tuple[Remove,
     ]
     if problems:
         raise UndeployError("nothing was removed:", problems, hint="'doit status' lists them all")
-    return tuple(Remove(suffix, there[suffix].name in known.roots) for suffix in asked)
+    return tuple(Remove(suffix, f"nifty{suffix}" in known.roots) for suffix in asked)
 
 
 def preview_undeploy(prefix: Path, suffixes: Iterable[str] | None) -> tuple[Remove, ...]:
@@ -90,6 +92,7 @@ def undeploy(
                     problems.append(f"{name}: {error.filename}: {error.strerror}")
                 step()
         settle(layout)
+        files.sync(layout.prefix)
     if problems:
         raise UndeployError(
             f"{len(todo) - len(problems)} of {len(todo)} instances were removed:",

@@ -1,19 +1,22 @@
 """Moves instances to another image: what the image owns is replaced, what is theirs stays.
 
 Each path that differs between the images is looked at in the instance's root. Files are replaced by
-way of a rename, the state is written last: killed at any point, running it again finishes it.
+way of a rename once they are on the disk, the state is written last: killed at any point, also by a
+power failure, running it again finishes it.
 """
 
 from __future__ import annotations
 
-import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.errors import ProblemsError
 from pipeline.host import clients, facts, identity, images, state, trees
 from pipeline.host.access import Access
-from pipeline.host.guest import BESIDE, GuestRoot
+from pipeline.host.batch import Batch
+from pipeline.host.guest import BESIDE, GuestRoot, Staging, Unstaging
 from pipeline.host.layout import Layout, locked, prepare
 from pipeline.host.merge import Verdict, decide, merge_table
 from pipeline.host.state import Share
@@ -21,16 +24,13 @@ from pipeline.image.rootfs import File
 from pipeline.progress import bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.host.facts import Facts
     from pipeline.host.images import Image
     from pipeline.host.state import Instance
     from pipeline.image.rootfs import Entry
-
-
-_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class UpgradeError(ProblemsError):
@@ -126,51 +126,89 @@ def upgrade(
         trees.empty(layout.new)
         known = facts.gather(layout)
         moves = _planned(known, suffixes, image)
-        kept: list[Kept] = []
-        there = {one.suffix: one for one in known.instances}
-        done = 0
         try:
             if image is not None and moves:
                 images.store(layout, image)
-            with bar("upgrade", len(moves)) as step, trees.opened(layout.prefix) as at:
-                differ = _Differences(layout)
-                for move in moves:
-                    one = there[move.suffix]
-                    kept += differ.between(move).apply(at, one, going_back=image is None)
-                    _record(layout, one, move, differ.login(move.new))
-                    done += 1
-                    step()
-        except (OSError, KeyboardInterrupt) as error:
-            why = "interrupted"
-            if isinstance(error, OSError):
-                why = f"nifty{moves[done].suffix}: {error.filename}: {error.strerror}"
-            raise UpgradeError(
-                f"upgrade stopped: {done} of {len(moves)} instances were moved:",
-                [why],
-                hint="mend this, then run the same command again: it finishes what is left",
-            ) from error
+            kept = _move(layout, {one.suffix: one for one in known.instances}, moves, image)
         finally:
             settle(layout)
     return UpgradeReport(moved=tuple(move.suffix for move in moves), kept=tuple(kept))
 
 
-def _record(layout: Layout, one: Instance, move: Move, login: str) -> None:
-    state.write(layout, replace(one, image=move.new, previous=move.old, login=login))
+def _move(
+    layout: Layout, there: Mapping[str, Instance], moves: Sequence[Move], image: Image | None
+) -> list[Kept]:
+    """Change the roots, then the states; each step is on the disk before the next one begins.
+
+    Raises UpgradeError; the states of those that were changed by then say so.
+    """
+    kept: list[Kept] = []
+    batch = Batch(layout)
+    done = 0
+    why: str | None = None
+    try:
+        with bar("upgrade", len(moves)) as step, trees.opened(layout.prefix) as at:
+            differ = _Differences(layout)
+            for move in moves:
+                one = there[move.suffix]
+                differ.between(move).apply(at, one, going_back=image is None, root=Staging)
+            files.sync(layout.prefix)
+            for move in moves:
+                one = there[move.suffix]
+                kept += differ.between(move).apply(at, one, going_back=image is None)
+                login = differ.login(move.new)
+                moved = replace(one, image=move.new, previous=move.old, login=login)
+                state.record(batch, layout, moved)
+                done += 1
+                step()
+    except KeyboardInterrupt:
+        why = "interrupted"
+    except OSError as error:
+        name = f"nifty{moves[done].suffix}: " if done < len(moves) else ""
+        why = f"{name}{error.filename}: {error.strerror}"
+    try:
+        batch.commit()
+    except OSError as error:
+        batch.drop()
+        done, why = 0, why or f"{error.filename}: {error.strerror}"
+    if why:
+        _unstage(layout, there, moves[done:], going_back=image is None)
+        raise UpgradeError(
+            f"upgrade stopped: {done} of {len(moves)} instances were moved:",
+            [why],
+            hint="mend this, then run the same command again: it finishes what is left",
+        )
+    return kept
+
+
+def _unstage(
+    layout: Layout, there: Mapping[str, Instance], moves: Sequence[Move], *, going_back: bool
+) -> None:
+    """Take away what was laid ready for *moves*, where that can be done."""
+    differ = _Differences(layout)
+    with suppress(OSError, images.ImageError), trees.opened(layout.prefix) as at:
+        for move in moves:
+            one = there[move.suffix]
+            differ.between(move).apply(at, one, going_back=going_back, root=Unstaging)
 
 
 def settle(layout: Layout) -> None:
     """Clients' lists as the state is, and no image that nobody has or could go back to.
 
-    A full disk is no error here: the next run does it.
+    A full disk is no error here: the next run does it. With state that is damaged no image is
+    removed: an instance may have it.
     """
-    known = state.read_all(layout)
+    found = state.look(layout)
+    known = found.instances
     used = {digest for one in known for digest in (one.image, one.previous)}
     try:
+        # the state that does not name them any more is on the disk before they go
+        files.sync(layout.state)
         stored = {path.stem for path in layout.images.iterdir()}
         stored |= {path.name for path in layout.shared.iterdir()}
-        for digest in stored - used:
+        for digest in set() if found.damaged else stored - used:
             # what else lies in cbin/ is somebody's own
-            if _DIGEST.fullmatch(digest):
+            if state.DIGEST.fullmatch(digest):
                 images.remove(layout, digest)
         clients.write(layout, known)
     except OSError:
@@ -209,10 +247,13 @@ class Difference:
             (image.digest, share): _Owned(image, share) for image in (old, new) for share in Share
         }
 
-    def apply(self, prefix: int, one: Instance, *, going_back: bool) -> list[Kept]:
+    def apply(
+        self, prefix: int, one: Instance, *, going_back: bool, root: type[GuestRoot] = GuestRoot
+    ) -> list[Kept]:
         """Make the root of *one*, below directory *prefix*, the new image's; what was kept.
 
-        Raises OSError. Repeating it changes nothing more.
+        With *root* `Staging` nothing is changed, only laid ready. Raises OSError. Repeating it
+        changes nothing more.
         """
         old, new = (
             self._owned[image.digest, one.share].by(one) for image in (self._old, self._new)
@@ -221,27 +262,27 @@ class Difference:
         changed = [path for path in paths if old.get(path) != new.get(path)]
         kept = []
         with trees.opened(one.name, at=prefix) as top:
-            root = GuestRoot(top, one.base)
+            guest = root(top, one.base)
             # what goes makes room first: a directory may become a file
             for path in reversed(changed):
-                disk = root.find(path, old.get(path), new.get(path))
+                disk = guest.find(path, old.get(path), new.get(path))
                 if decide(disk, old.get(path), new.get(path)) is Verdict.REMOVE:
-                    root.remove(path)
+                    guest.remove(path)
             for path in changed:
                 entry = new.get(path)
                 if entry is None:
                     continue
-                disk = root.find(path, old.get(path), entry)
+                disk = guest.find(path, old.get(path), entry)
                 verdict = decide(disk, old.get(path), entry)
-                if verdict is Verdict.PUT and root.put(entry):
+                if verdict is Verdict.PUT and guest.put(entry):
                     continue
                 if verdict in (Verdict.PUT, Verdict.KEEP):
                     resolved = self._table(path, disk, old.get(path), entry, one.port)
                     if resolved is None:
-                        beside = root.put_beside(entry, going_back=going_back)
+                        beside = guest.put_beside(entry, going_back=going_back)
                         kept.append(Kept(one.name, path, beside))
                     elif resolved != disk:
-                        root.put(resolved)
+                        guest.put(resolved)
         return kept
 
     def _table(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.host.images import Image
     from pipeline.host.layout import Layout
     from pipeline.host.rows import Row
-    from pipeline.host.state import Instance
+    from pipeline.host.state import Damaged, Instance
     from pipeline.host.wanted import Wanted
     from pipeline.settings import Settings
 
@@ -62,14 +63,47 @@ def _known(settings: Settings) -> tuple[Instance, ...]:
     return state.read_all(layout_of(settings))
 
 
-def selected(settings: Settings) -> tuple[Instance, ...]:
-    """The instances the command line means: all, or name=, names=, count= and first=."""
-    from pipeline.host import instances  # noqa: PLC0415
+def _chosen(settings: Settings) -> tuple[tuple[Instance, ...], tuple[Damaged, ...]]:
+    """The instances the command line means, and the state files of such that cannot be used."""
+    from pipeline.host import instances, state  # noqa: PLC0415
 
+    known = state.look(layout_of(settings))
     names = settings.names if settings.name is None else (f"nifty{settings.name}",)
-    return instances.select(
-        _known(settings), names=names, count=settings.count, first=settings.first
+    count, first = settings.count, settings.first
+    lost = [one.suffix for one in known.damaged]
+    chosen = instances.select(known.instances, names=names, count=count, first=first, damaged=lost)
+    damaged = (
+        one
+        for one in known.damaged
+        if instances.means(one.suffix, names=names, count=count, first=first)
     )
+    return chosen, tuple(damaged)
+
+
+def selected(settings: Settings) -> tuple[Instance, ...]:
+    """The instances the command line means: all, or name=, names=, count= and first=.
+
+    Those whose state cannot be used are left out. Raises DamagedError if no other is meant.
+    """
+    from pipeline.host import state  # noqa: PLC0415
+
+    chosen, damaged = _chosen(settings)
+    if not chosen:
+        state.refuse(damaged)
+    return chosen
+
+
+def tells_damaged(function: Callable[[Settings], None]) -> Callable[[Settings], None]:
+    """*function*, after which all state files that cannot be used are an error."""
+
+    @wraps(function)
+    def telling(settings: Settings) -> None:
+        from pipeline.host import state  # noqa: PLC0415
+
+        function(settings)
+        state.refuse(state.look(layout_of(settings)).damaged)
+
+    return telling
 
 
 def _is_choosing(settings: Settings) -> bool:
@@ -115,6 +149,7 @@ def _wanted(settings: Settings) -> Wanted:
 
 
 @task
+@tells_damaged
 def deploy(settings: Settings) -> None:
     """Plan, check the host, apply, tell systemd, and start if asked to."""
     from pipeline.host import deploy as deploying  # noqa: PLC0415
@@ -152,6 +187,7 @@ def _tell_how_to_enter(settings: Settings, chosen: Sequence[Instance]) -> None:
 
 
 @task
+@tells_damaged
 def start(settings: Settings) -> None:
     """Start the instances meant, and wait for their SSH banners."""
     from pipeline.host import fleet, instances, systemd  # noqa: PLC0415
@@ -166,6 +202,7 @@ def start(settings: Settings) -> None:
 
 
 @task
+@tells_damaged
 def stop(settings: Settings) -> None:
     """Stop the instances meant, and wait until nothing of them runs."""
     from pipeline.host import instances, systemd  # noqa: PLC0415
@@ -178,6 +215,7 @@ def stop(settings: Settings) -> None:
 
 
 @task
+@tells_damaged
 def restart(settings: Settings) -> None:
     """Stop, then start."""
     from pipeline.host import fleet, instances, systemd  # noqa: PLC0415
@@ -191,6 +229,7 @@ def restart(settings: Settings) -> None:
 
 
 @task
+@tells_damaged
 def status(settings: Settings) -> None:
     """A table of the instances meant, or JSON."""
     from pipeline.host import status as reading  # noqa: PLC0415
@@ -220,6 +259,7 @@ def ssh(settings: Settings) -> None:
 
 
 @task
+@tells_damaged
 def upgrade(settings: Settings) -> None:
     """Move instances to another image or runner, or back, one batch after the other."""
     from pipeline.host import images, rolling, systemd  # noqa: PLC0415
@@ -270,30 +310,38 @@ def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image 
 
 
 @task
+@tells_damaged
 def undeploy(settings: Settings) -> None:
     """Stop instances and remove them with all their data."""
-    from pipeline.host import rolling, systemd  # noqa: PLC0415
+    from pipeline.host import rolling, state, systemd  # noqa: PLC0415
     from pipeline.host import undeploy as removing  # noqa: PLC0415
 
-    if not (_known(settings) or settings.dry or os.geteuid()):
-        rolling.clear_up(layout_of(settings))
-    chosen = selected(settings)
+    where = layout_of(settings)
+    known = state.look(where)
+    if not (known.instances or known.damaged or settings.dry or os.geteuid()):
+        rolling.clear_up(where)
+    chosen, damaged = _chosen(settings)
+    lost = [one.suffix for one in damaged]
+    suffixes = [*(one.suffix for one in chosen), *lost]
     if settings.dry:
-        suffixes = [one.suffix for one in chosen]
         for item in removing.preview_undeploy(settings.prefix, suffixes):
             terminal.lines(str(item))
         return
     as_root("undeploy")
     if not settings.yes:
-        _ask(f"remove {some(chosen)} below {settings.prefix} with all data in them?")
+        _ask(f"remove {_some(suffixes)} below {settings.prefix} with all data in them?")
     systemd.require()
-    rolling.undeploy(layout_of(settings), chosen)
-    say(f"{len(chosen)} removed")
+    rolling.undeploy(where, chosen, lost)
+    say(f"{len(suffixes)} removed")
 
 
 def some(chosen: Sequence[Instance]) -> str:
     """*chosen* by their names, or if these are many the first, the last and how many."""
-    names = [one.name for one in chosen]
+    return _some([one.suffix for one in chosen])
+
+
+def _some(suffixes: Sequence[str]) -> str:
+    names = [f"nifty{suffix}" for suffix in suffixes]
     return ", ".join(names) if len(names) <= 5 else f"{names[0]} … {names[-1]} ({len(names)})"
 
 

@@ -11,7 +11,7 @@ from pipeline import terminal
 from pipeline.errors import NiftyError, UsageError
 from pipeline.progress import say
 from pipeline.tasks import before
-from pipeline.tasks.host import as_root, layout_of, selected, some, task
+from pipeline.tasks.host import as_root, layout_of, selected, some, task, tells_damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @task
+@tells_damaged
 def backup(settings: Settings) -> None:
     """Write the instances meant into one file."""
     from pipeline.host import backup as saving  # noqa: PLC0415
@@ -103,6 +104,7 @@ def _tell_saved(settings: Settings, report: Report) -> None:
 
 
 @task
+@tells_damaged
 def restore(settings: Settings) -> None:
     """Make the instances in a file, and start them if asked to."""
     from pipeline.host import fleet, instances, restorable, scanning, sections  # noqa: PLC0415

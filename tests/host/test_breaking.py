@@ -93,7 +93,8 @@ def test_killed_deploy_leaves_absent_or_whole_and_is_finished_by_the_next(
     user: User, shape: str, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 (a place to be killed at, not a secret)
-    sign = f"nifty{chance.randint(1, COUNT)}"
+    # while they are made, or while they get their names
+    sign = f"{('.nifty/new/*/', '')[seed % 2]}nifty{chance.randint(1, COUNT)}"
     victim = chance.choice(["-$pid", "$pid"])  # all of it, or the parent alone
     user.meanwhile("deploy", f"count={COUNT}", sign=sign, amid=f"kill -KILL -- {victim}")
     # a worker that outlives its parent ends its instance first
@@ -140,7 +141,9 @@ def test_removal_killed_before_its_last_step_is_finished_by_the_next(user: User)
 
 
 def test_interrupted_deploy_says_how_far_it_came(user: User, shape: str) -> None:
-    told = user.meanwhile("deploy", f"count={COUNT}", sign="nifty9", amid="kill -INT -- -$pid")
+    told = user.meanwhile(
+        "deploy", f"count={COUNT}", sign=".nifty/new/*/nifty9", amid="kill -INT -- -$pid"
+    )
     census = user.census()
     assert told.returncode == 1
     assert f"deploy stopped: {len(census.roots)} of {COUNT} instances were made" in told.stderr
@@ -156,7 +159,7 @@ def test_second_deploy_waits_and_says_for_whom(user: User, shape: str) -> None:
         f"({second} >/tmp/second 2>&1; echo $? >>/tmp/second) & other=$!;"
         "until grep -q waiting /tmp/second; do sleep 0.1; done; echo $pid >/tmp/first"
     )
-    told = user.meanwhile("deploy", f"count={COUNT}", sign="nifty9", amid=amid)
+    told = user.meanwhile("deploy", f"count={COUNT}", sign=".nifty/new/*/nifty9", amid=amid)
     user.shell("until tail -n 1 /tmp/second | grep -qx '[0-9]*'; do sleep 0.1; done")
     second_told = user.shell("cat /tmp/second")
     holder = user.shell("cat /tmp/first").strip()
@@ -172,7 +175,7 @@ def test_full_disk_stops_it_cleanly_until_there_is_room(
 ) -> None:
     there = User(user.machine, str(loop_filesystem(kind, size * MIB)))
     fill = f"for size in 64k 1k; do dd if=/dev/zero of={there.prefix}/fill$size bs=$size 2>&-; done"
-    told = there.meanwhile("deploy", f"count={COUNT}", sign="nifty9", amid=fill)
+    told = there.meanwhile("deploy", f"count={COUNT}", sign=".nifty/new/*/nifty9", amid=fill)
     census = there.census()
     assert told.returncode == 1
     assert f"deploy stopped: {len(census.roots)} of {COUNT} instances were made" in told.stderr
@@ -189,7 +192,7 @@ def test_disk_without_inodes_stops_it_cleanly_until_there_are_some(
 ) -> None:
     there = User(user.machine, str(loop_filesystem("ext4", 64 * MIB)))
     fill = f"mkdir {there.prefix}/many; cd {there.prefix}/many; seq 20000 | xargs touch 2>&-"
-    told = there.meanwhile("deploy", f"count={COUNT}", sign="nifty9", amid=fill)
+    told = there.meanwhile("deploy", f"count={COUNT}", sign=".nifty/new/*/nifty9", amid=fill)
     census = there.census()
     assert told.returncode == 1
     assert "No space left on device" in told.stderr
@@ -210,12 +213,57 @@ def test_too_small_a_disk_is_told_before_anything(
     assert list(there.census().stamps) == ["lost+found"]
 
 
-def test_damaged_state_is_named(user: User) -> None:
-    user.doit("deploy", "count=2")
-    user.shell("echo '{' > /home/.nifty/instances/2.json")
-    told = [user.refused(*words) for words in (("deploy", "count=3"), ("status",), ("start",))]
-    user.shell("rm -r /home/nifty2 /home/.nifty/instances/2.json")
-    assert all("/home/.nifty/instances/2.json: broken JSON" in one for one in told)
+# What lies in the place of nifty2's state, and is nobody's state.
+BAD = {
+    "empty": ": >$s",
+    "cut": "truncate -s 100 $s",
+    "deep": "head -c 60000 /dev/zero | tr '\\0' '[' >$s",
+    "pipe": "rm $s; mkfifo $s",
+    "folder": "rm $s; mkdir -p $s/x",
+    "sparse": "truncate -s 3G $s",
+    "login": "sed -i 's/luser/a\\\\n ProxyCommand x/' $s",
+    "image": r"sed -i 's/\"image\": \"......./\"image\": \"\\u001b[31m/' $s",
+}
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_damaged_state_stops_nobody_else(user: User, how: str) -> None:
+    user.doit("deploy", "count=3")
+    user.shell(f"s=/home/.nifty/instances/2.json; {BAD[how]}")
+    told = user.doit("status", "format=json", check=False)
+    assert (told.returncode, told.stdout.count('"name"')) == (1, 2)
+    assert "1 instances have state that cannot be used" in told.stderr
+    assert "/home/.nifty/instances/2.json: " in told.stderr
+    assert told.stderr.replace("\n", "").isprintable()
+    assert "2.json" in user.refused("start", "names=2")
+    user.doit("undeploy", "names=2", "yes=yes")
+    assert set(user.census().roots) == {"nifty1", "nifty3"}
+    assert user.shell("grep -c ProxyCommand /home/.nifty/ssh_config") == "1\n"
+
+
+def test_damaged_state_is_made_anew_by_deploying_again(user: User, shape: str) -> None:
+    user.doit("deploy", "count=3")
+    user.shell("for i in 1 2 3; do : >/home/.nifty/instances/$i.json; done")
+    assert "3 instances have state" in user.refused("status")
+    told = user.doit("deploy", "count=3")
+    assert "nifty1, nifty2, nifty3: state made anew" in told.stderr
+    check_finished(user, shape, count=3)
+
+
+def test_whatever_lies_in_the_place_of_what_is_made_from_the_state(user: User) -> None:
+    user.doit("deploy", "count=3")
+    user.shell(
+        "cd /home/.nifty; printf '\\200' >>units/1.env; rm units/2.env; mkdir units/2.env;"
+        "truncate -s 3G known_hosts units/3.env; rm ssh_config; mkfifo ssh_config;"
+        "cp images/*.json /tmp/manifest; : >$(echo images/*.json)"
+    )
+    user.doit("status")
+    user.doit("deploy", "count=3")
+    assert (
+        user.shell("cmp /tmp/manifest /home/.nifty/images/*.json; wc -l </home/.nifty/known_hosts")
+        == "3\n"
+    )
+    assert user.shell("grep -c NIFTY_USERS= /home/.nifty/units/*.env | grep -c :1") == "3\n"
 
 
 def test_status_without_instances_says_how_to_get_some(user: User) -> None:

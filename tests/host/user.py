@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 DOIT = str(Path(sys.executable).with_name("doit"))
 CENSUS = str(PROJECT / "tests/host/census.py")
 
-# $1 a path; then the words. When the path is there, all processes of the command are stopped, what
-# is in $AMID is done, and they go on. 99: it ended before that.
+# $1 a path or glob; then the words. When it is there, all processes of the command are stopped,
+# what is in $AMID is done, and they go on. 99: it ended before that.
 MEANWHILE = """
 sign=$1; shift
 setsid "$@" & pid=$!
-until [ -e "$sign" ]; do kill -0 $pid 2>/dev/null || exit 99; done
+until compgen -G "$sign" >/dev/null; do kill -0 $pid 2>/dev/null || exit 99; done
 kill -STOP -- -$pid
 eval "$AMID"
 kill -CONT -- -$pid 2>/dev/null

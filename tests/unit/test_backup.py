@@ -541,6 +541,14 @@ def test_names_that_are_taken(old: Path, tmp_path: Path) -> None:
     assert problems(path, new) == ("nifty1: the name is taken by another instance",)
 
 
+def test_a_name_whose_state_is_damaged_is_taken(old: Path) -> None:
+    path = saved(old)
+    (Layout(old).instances / "2.json").write_bytes(b"")
+    assert "nifty2: its state here is damaged; doit undeploy names=2 removes both" in problems(
+        path, old
+    )
+
+
 def test_a_dry_run_touches_nothing(old: Path, tmp_path: Path) -> None:
     new = host(tmp_path / "new")
     lines = planned(saved(old), new).lines()
@@ -658,7 +666,7 @@ def test_what_was_restored_can_be_removed(old: Path, tmp_path: Path) -> None:
     restored(saved(old), new)
     undeploy.undeploy(new, None)
     assert sorted(path.name for path in new.iterdir()) == [".nifty", "cbin"]
-    assert images.is_stored(Layout(new), IMAGE.digest) is False
+    assert images.is_stored(Layout(new), IMAGE) is False
 
 
 def test_the_host_key_is_the_same(old: Path, tmp_path: Path) -> None:

@@ -245,22 +245,24 @@ def deep(table: dict[str, Any]) -> None:
         pytest.param(altered(lambda one: one.update(suffix="../x")), "no name", id="path"),
         pytest.param(altered(lambda one: one.update(suffix=7)), "without a name", id="number"),
         pytest.param(altered(lambda one: one.update(suffix="nifty1")), "no name", id="whole name"),
-        pytest.param(altered(lambda one: one.update(port=0)), "port 0 is outside", id="port"),
-        pytest.param(altered(lambda one: one.update(port=70000)), "port 70000", id="high port"),
-        pytest.param(altered(lambda one: one.update(image="x")), "no digest", id="image"),
-        pytest.param(altered(lambda one: one.update(base=0)), "its user range", id="base"),
+        pytest.param(
+            altered(lambda one: one.update(port=0)), "from 1 to 65535, found 0", id="port"
+        ),
+        pytest.param(altered(lambda one: one.update(port=70000)), "found 70000", id="high port"),
+        pytest.param(altered(lambda one: one.update(image="x")), "expected a sha256", id="image"),
+        pytest.param(altered(lambda one: one.update(base=0)), "base 0 does not go", id="base"),
         pytest.param(
             altered(lambda one: one.update(login="x\n  ProxyCommand evil")),
-            "a login that is none",
+            "login: expected an account's name",
             id="login",
         ),
         pytest.param(
             altered(lambda one: one.update(host_key=one["host_key"] + "\n* ssh-ed25519 AAAA")),
-            "a host key that is none",
+            "host_key: expected an ed25519 key",
             id="host key",
         ),
         pytest.param(
-            altered(lambda one: one.update(machine_id="0" * 31)), "machine-id", id="machine-id"
+            altered(lambda one: one.update(machine_id="0" * 31)), "32 hex", id="machine-id"
         ),
         pytest.param(altered(lambda one: one.update(more=1)), "unknown: more", id="field"),
         pytest.param(altered(lambda one: one.pop("port")), "missing or unknown", id="no field"),

@@ -227,6 +227,26 @@ def test_the_fleets_key_is_made_once(layout: Layout) -> None:
     assert access.make_fleet_key(layout) == access.make_fleet_key(layout)
 
 
+@pytest.mark.parametrize("content", [None, b"", bytes(99), b"ssh-ed25519 \xff"])
+def test_a_lost_public_half_is_made_of_the_private_one(
+    layout: Layout, content: bytes | None
+) -> None:
+    before = access.make_fleet_key(layout)
+    public = layout.fleet_key.with_suffix(".pub")
+    public.unlink()
+    if content is not None:
+        public.write_bytes(content)
+    assert access.fleet_access(layout) == before
+
+
+@pytest.mark.parametrize("content", [b"", bytes(400)])
+def test_a_key_that_lost_its_content_is_made_anew(layout: Layout, content: bytes) -> None:
+    before = access.make_fleet_key(layout)
+    layout.fleet_key.write_bytes(content)
+    assert access.fleet_access(layout) is None
+    assert access.make_fleet_key(layout) != before
+
+
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
 def test_openssh_reads_the_fleets_key(layout: Layout) -> None:
     (line,) = access.make_fleet_key(layout).lines

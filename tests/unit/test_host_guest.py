@@ -92,12 +92,17 @@ def test_root_that_is_a_link_is_not_entered(root: Path) -> None:
 ENTER = {
     "backup._survey": "scanning: relative to open directories, without links; nothing is opened",
     "backup._write": "packing: as surveyed, or told; a regular file of the size that was surveyed",
+    "facts._slots": "the owner of the name alone, following no link",
     "guest.is_root": "the name alone, following no link",
     "guest.read": "trees: relative to open directories, without links; a regular file, bounded",
-    "maker.Maker.start": "a root that has no name yet; trees.remove if it fails",
+    "maker.Maker.publish": "renames roots that were made beside it as a whole",
+    "mend.look": "files.read relative to open directories, without links; regular, bounded",
+    "mend.mend": "guest.GuestRoot, as upgrade._move; what is read, as mend.look",
+    "rebuild.rebuild": "as mend.look, and a list of names",
     "restore._name": "renames a root that was made beside it as a whole",
     "undeploy.undeploy": "renamed as a whole, then trees.remove",
-    "upgrade.upgrade": "guest.GuestRoot: every step by trees, files bounded",
+    "upgrade._move": "guest.GuestRoot: every step by trees, files bounded",
+    "upgrade._unstage": "guest.GuestRoot, as upgrade._move",
 }
 # Paths below the prefix that are the host's own, and text that only names a root.
 BESIDE = {

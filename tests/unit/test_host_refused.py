@@ -81,7 +81,7 @@ def beside(wanted: Wanted) -> Layout:
 
 
 def test_others_go_on(beside: Layout, capsys: pytest.CaptureFixture[str]) -> None:
-    fleet._write_environments(beside, state.read_all(beside))
+    fleet._write_environments(beside, state.look(beside))
     there = [environment_file(beside.prefix, suffix).exists() for suffix in ("1", "fz")]
     assert there == [True, False]
     assert capsys.readouterr().err == (

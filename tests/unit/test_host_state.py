@@ -11,26 +11,27 @@ from fleet import make_instance
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import files
 from pipeline.host import state
+from pipeline.host.batch import Batch
 from pipeline.host.layout import Layout, prepare
 from pipeline.host.state import Instance, Runner, Share, StateError, Users
 
-TEXT = st.text(max_size=40)
-WHOLE = st.integers(0, 2**31)
+DIGEST = st.from_regex(state.DIGEST, fullmatch=True)
 INSTANCES = st.builds(
     Instance,
-    suffix=TEXT,
-    number=WHOLE,
-    port=WHOLE,
-    image=TEXT,
-    previous=st.none() | TEXT,
+    suffix=st.from_regex(state.SUFFIX, fullmatch=True),
+    number=st.integers(0, 2**31),
+    port=st.integers(1, 65535),
+    image=DIGEST,
+    previous=st.none() | DIGEST,
     share=st.sampled_from(Share),
-    users=st.sampled_from(Users),
-    base=WHOLE,
+    users=st.just(Users.PRIVATE),
+    base=st.integers(1, 2**32 - 65536),
     runner=st.sampled_from(Runner),
-    host_key=TEXT,
-    machine_id=TEXT,
-    login=TEXT,
+    host_key=st.from_regex(state._HOST_KEY, fullmatch=True),
+    machine_id=st.from_regex(state._MACHINE_ID, fullmatch=True),
+    login=st.from_regex(state._LOGIN, fullmatch=True),
     boot=st.booleans(),
     register=st.booleans(),
     fleet=st.booleans(),
@@ -79,21 +80,42 @@ def test_writing_leaves_nothing_behind(layout: Layout) -> None:
     assert list(layout.new.iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_old_text(layout: Layout) -> None:
-    with pytest.raises(OSError, match="directory"):
-        state.write_atomic(layout, layout.instances, b"{}")
+def test_a_batch_that_is_dropped_leaves_the_old_text(layout: Layout) -> None:
+    state.write(layout, make_instance("7"))
+    before = (layout.instances / "7.json").read_bytes()
+    batch = Batch(layout)
+    state.record(batch, layout, make_instance("7", port=9))
+    batch.drop()
+    assert not batch.commit()
+    assert (layout.instances / "7.json").read_bytes() == before
     assert list(layout.new.iterdir()) == []
+
+
+def test_contents_are_on_the_disk_before_any_name(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(files, "sync", lambda _path: seen.append(names(layout)))
+    batch = Batch(layout)
+    for suffix in ("1", "2"):
+        state.record(batch, layout, make_instance(suffix))
+    batch.commit()
+    assert seen == [[], ["1.json", "2.json"]]
+
+
+def names(layout: Layout) -> list[str]:
+    return sorted(path.name for path in layout.instances.iterdir())
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"format": 2}, "state of format 2, this program reads 1"),
-        ({"port": "2207"}, "expected a whole number, found '2207'"),
-        ({"port": True}, "expected a whole number, found True"),
-        ({"boot": 1}, "expected true or false, found 1"),
-        ({"suffix": 7}, "expected text, found 7"),
-        ({"share": "all"}, "'all' is not a valid Share"),
+        ({"port": "2207"}, "port: expected a whole number from 1 to 65535, found '2207'"),
+        ({"port": True}, "port: expected a whole number from 1 to 65535, found True"),
+        ({"boot": 1}, "boot: expected true or false, found 1"),
+        ({"suffix": 7}, "suffix: expected text, found 7"),
+        ({"share": "all"}, "share: expected cbin or none, found 'all'"),
         ({"colour": "red"}, "missing or unknown: colour"),
         ({"suffix": "8"}, "holds the state of nifty8"),
     ],
@@ -111,9 +133,8 @@ def test_damage_is_named(layout: Layout, change: dict[str, object], told: str) -
 def test_what_is_no_state_names_its_file(layout: Layout, text: str) -> None:
     path = layout.instances / "7.json"
     path.write_text(text)
-    with pytest.raises(StateError) as caught:
-        state.read_all(layout)
-    assert str(path) in caught.value.message
+    (bad,) = state.look(layout).damaged
+    assert str(path) in bad.why
 
 
 def test_the_last_range_ends_where_systemd_says() -> None:
