@@ -9,6 +9,7 @@ from pipeline.host.batch import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from pipeline.host.layout import Layout
     from pipeline.host.state import Instance
@@ -58,10 +59,7 @@ def write(layout: Layout, instances: Iterable[Instance]) -> bool:
     """Both files, durably, for exactly *instances*; no if both are right already."""
     known = tuple(instances)
     batch = Batch(layout)
-    for path, text in (
-        (layout.known_hosts, known_hosts(known)),
-        (layout.ssh_config, ssh_config(known, layout)),
-    ):
+    for path, text in texts(layout, known).items():
         if not files.holds(path, text.encode()):
             batch.put(path, text.encode())
     return batch.commit()
@@ -69,6 +67,13 @@ def write(layout: Layout, instances: Iterable[Instance]) -> bool:
 
 def are_current(layout: Layout, instances: tuple[Instance, ...]) -> bool:
     """Whether both files are what `write` would make."""
-    return files.holds(layout.known_hosts, known_hosts(instances).encode()) and files.holds(
-        layout.ssh_config, ssh_config(instances, layout).encode()
-    )
+    found = texts(layout, instances)
+    return all(files.holds(path, text.encode()) for path, text in found.items())
+
+
+def texts(layout: Layout, instances: tuple[Instance, ...]) -> dict[Path, str]:
+    """Both files for exactly *instances*."""
+    return {
+        layout.known_hosts: known_hosts(instances),
+        layout.ssh_config: ssh_config(instances, layout),
+    }

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.host import deploy, facts, layout, limits, plan, probe, status, units
+from pipeline.host import deploy, facts, layout, limits, plan, probe, status, systemd, units
 from pipeline.host.needs import USUAL
 from pipeline.host.rows import Row, Stage, Status
 from pipeline.host.runner import Launch, UnitError
@@ -68,8 +67,7 @@ def examine(
 def running(known: Iterable[Instance]) -> frozenset[str]:
     """Names of those that run; none where systemd does not."""
     there = tuple(known)
-    has_systemd = Path("/run/systemd/system").is_dir()
-    states = status.states(there) if there and has_systemd else {}
+    states = status.states(there) if there and systemd.is_booted() else {}
     return frozenset(name for name, state in states.items() if not state.is_at_rest)
 
 

@@ -7,11 +7,12 @@ when everything is as it should be.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import NiftyError
-from pipeline.host import images, runners, state, trees, units
+from pipeline.host import clients, images, runners, state, trees, units
 from pipeline.host.batch import Batch
 from pipeline.host.layout import locked
 from pipeline.host.runner import UnitError, environment_file
@@ -65,38 +66,58 @@ def settle(layout: Layout) -> tuple[str, ...]:
 def _write_environments(layout: Layout, known: Known) -> None:
     folder = environment_file(layout.prefix, "").parent
     _make_folder(folder)
-    kept = {one.suffix for one in known.damaged}
-    binds = _binds(layout, known.instances)
-    batch = Batch(layout)
-    wanted: dict[Path, str] = {}
-    for one in known.instances:
-        if one.image not in binds:
-            kept.add(one.suffix)
-            continue
-        try:
-            wanted |= units.files(one, layout, binds[one.image])
-        except UnitError as error:
-            # the others go on; without the file systemd refuses to start this one
-            say(f"{one.name} cannot be started: {error.message}; {_way_out(one)}")
+    found = _environments(layout, known)
+    for line in found.told:
+        say(line)
     with trees.opened(folder) as at:
         for path in tuple(folder.iterdir()):
-            # an instance whose state or image is damaged may run by what it has
-            if path not in wanted and path.stem not in kept:
+            if path not in found.wanted and path.stem not in found.kept:
                 trees.remove(at, path.name)
-    for path, text in wanted.items():
+    batch = Batch(layout)
+    for path, text in found.wanted.items():
         if not files.holds(path, text.encode()):
             batch.put(path, text.encode())
     batch.commit()
 
 
-def _binds(layout: Layout, present: Iterable[Instance]) -> dict[str, tuple[Bind, ...]]:
-    """By image; those whose manifest is lost are told and left out."""
-    found: dict[str, tuple[Bind, ...]] = {}
-    for digest in dict.fromkeys(one.image for one in present):
+def outdated(layout: Layout, known: Known) -> tuple[Path, ...]:
+    """What units and ssh read and is not as `settle` would have it; nothing is written."""
+    wanted = dict(_environments(layout, known).wanted)
+    if known.instances and not known.damaged:
+        wanted |= clients.texts(layout, known.instances)
+    return tuple(path for path, text in wanted.items() if not files.holds(path, text.encode()))
+
+
+@dataclass(slots=True)
+class _Environments:
+    """What units should read: *wanted* texts, and what of it is not known, and *told*.
+
+    *kept*: suffixes of those whose state or image is damaged; they may run by what they have.
+    """
+
+    wanted: dict[Path, str] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
+    told: list[str] = field(default_factory=list)
+
+
+def _environments(layout: Layout, known: Known) -> _Environments:
+    found = _Environments(kept={one.suffix for one in known.damaged})
+    binds: dict[str, tuple[Bind, ...]] = {}
+    for digest in dict.fromkeys(one.image for one in known.instances):
         try:
-            found[digest] = units.binds_of(images.described(layout, digest))
+            binds[digest] = units.binds_of(images.described(layout, digest))
         except images.ImageError as error:
-            say(f"warning: {error}")
+            found.told.append(f"warning: {error}")
+    for one in known.instances:
+        if one.image not in binds:
+            found.kept.add(one.suffix)
+            continue
+        try:
+            found.wanted |= units.files(one, layout, binds[one.image])
+        except UnitError as error:
+            # the others go on; without the file systemd refuses to start this one
+            line = f"{one.name} cannot be started: {error.message}; {_way_out(one)}"
+            found.told.append(line)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.host import dropins, examination, images, resolver, state
+from pipeline.host import dropins, examination, heal, images, resolver, state
 from pipeline.host.rows import Row, Status
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def rows(layout: Layout) -> Iterator[Row]:
     """All there is to be said of the instances deployed. Raises as `dropin_rows`."""
+    yield from heal.rows(layout)
     yield from dropin_rows(layout)
     known = state.read_all(layout)
     names = examination.running(known)
@@ -27,13 +28,16 @@ def rows(layout: Layout) -> Iterator[Row]:
 def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row]:
     """A row for each deployed image that takes libraries from the host below *root* (None: this).
 
-    Raises StateError or ImageError for state that is damaged.
+    Raises StateError if nothing can be seen.
     """
     users: dict[str, list[str]] = {}
     for one in state.read_all(layout):
         users.setdefault(one.image, []).append(one.name)
     for digest, names in users.items():
-        manifest = images.described(layout, digest)
+        try:
+            manifest = images.described(layout, digest)
+        except images.ImageError:
+            continue  # which a row of its own says
         taken = [record for record in manifest.dropins if record.libraries == "bind"]
         problems = dropins.bound(manifest, root).problems
         if not taken and not problems:

@@ -42,9 +42,14 @@ class State(Enum):
         return self in (State.INACTIVE, State.FAILED)
 
 
+def is_booted(booted: Path = Path("/run/systemd/system")) -> bool:
+    """Whether systemd is this host's PID 1 (sd_booted(3))."""
+    return booted.is_dir()
+
+
 def require(booted: Path = Path("/run/systemd/system")) -> None:
-    """Raise SystemdError unless systemd is this host's PID 1 (sd_booted(3))."""
-    if not booted.is_dir():
+    """Raise SystemdError unless `is_booted`."""
+    if not is_booted(booted):
         raise SystemdError(
             "this host was not booted by systemd, which is what starts instances",
             hint="doit doctor tells what else is missing here",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,10 @@ def plan_undeploy(known: Facts, suffixes: Iterable[str] | None) -> tuple[Remove,
     ]
     if problems:
         raise UndeployError("nothing was removed:", problems, hint="'doit status' lists them all")
-    return tuple(Remove(suffix, f"nifty{suffix}" in known.roots) for suffix in asked)
+    return tuple(
+        Remove(suffix, f"nifty{suffix}" in known.roots and bool(state.SUFFIX.fullmatch(suffix)))
+        for suffix in asked
+    )
 
 
 def preview_undeploy(prefix: Path, suffixes: Iterable[str] | None) -> tuple[Remove, ...]:
@@ -84,7 +86,7 @@ def undeploy(
             for action in todo:
                 name = f"nifty{action.suffix}"
                 try:
-                    with suppress(FileNotFoundError):
+                    if action.root:
                         os.rename(name, name, src_dir_fd=at, dst_dir_fd=new)
                     state.remove(layout, action.suffix)
                     trees.remove(new, name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import distribution
 from pipeline.errors import NiftyError
-from pipeline.files import put
+from pipeline.files import put, read
 from pipeline.host import dropins, state, systemd
 from pipeline.host.runner import (
     SLICE,
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 DIRECTORY = Path("/etc/systemd/system")
 TARGET = "nifty.target"
 MARK = "# written by nifty for the prefix "
+# Bytes of a unit; ours have some 2000.
+_LIMIT = 1 << 18
 
 
 class UnitFilesError(NiftyError):
@@ -195,7 +197,7 @@ def changes(files: Iterable[UnitFile], directory: Path = DIRECTORY) -> tuple[Uni
         there = _read(path)
         if there == file.text:
             continue
-        if there is not None:
+        if there:
             _check_ours(path, there, prefix=_prefix_of(file.text))
         todo.append(file)
     return tuple(todo)
@@ -227,8 +229,9 @@ def owned(names: Iterable[str], prefix: Path, directory: Path = DIRECTORY) -> tu
     for name in names:
         path = directory / name
         there = _read(path)
-        if there is not None:
+        if there:
             _check_ours(path, there, prefix=str(prefix))
+        if there is not None:
             ours.append(name)
     return tuple(ours)
 
@@ -249,7 +252,9 @@ def _read(path: Path) -> str | None:
         # `systemctl mask` makes a link to /dev/null; an administrator's links are not ours either
         return f"link to {path.readlink()}"
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        content = read(path, limit=_LIMIT)
+        # empty, or NUL bytes alone: it was ours, and a power failure took its content
+        return content.strip(b"\0").decode(errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -127,8 +127,6 @@ def upgrade(
         known = facts.gather(layout)
         moves = _planned(known, suffixes, image)
         try:
-            if image is not None and moves:
-                images.store(layout, image)
             kept = _move(layout, {one.suffix: one for one in known.instances}, moves, image)
         finally:
             settle(layout)
@@ -138,23 +136,29 @@ def upgrade(
 def _move(
     layout: Layout, there: Mapping[str, Instance], moves: Sequence[Move], image: Image | None
 ) -> list[Kept]:
-    """Change the roots, then the states; each step is on the disk before the next one begins.
+    """Keep the image, change the roots, then the states; each is on the disk before the next.
 
     Raises UpgradeError; the states of those that were changed by then say so.
     """
     kept: list[Kept] = []
     batch = Batch(layout)
     done = 0
+    where: str | None = None
     why: str | None = None
     try:
+        if image is not None and moves:
+            images.store(layout, image)
         with bar("upgrade", len(moves)) as step, trees.opened(layout.prefix) as at:
             differ = _Differences(layout)
             for move in moves:
                 one = there[move.suffix]
+                where = one.name
                 differ.between(move).apply(at, one, going_back=image is None, root=Staging)
+            where = None
             files.sync(layout.prefix)
             for move in moves:
                 one = there[move.suffix]
+                where = one.name
                 kept += differ.between(move).apply(at, one, going_back=image is None)
                 login = differ.login(move.new)
                 moved = replace(one, image=move.new, previous=move.old, login=login)
@@ -164,8 +168,7 @@ def _move(
     except KeyboardInterrupt:
         why = "interrupted"
     except OSError as error:
-        name = f"nifty{moves[done].suffix}: " if done < len(moves) else ""
-        why = f"{name}{error.filename}: {error.strerror}"
+        why = f"{f'{where}: ' if where else ''}{error.filename}: {error.strerror}"
     try:
         batch.commit()
     except OSError as error:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.host.examination import Examination
     from pipeline.host.images import Image
     from pipeline.host.layout import Layout
+    from pipeline.host.remedy import Fixed
     from pipeline.host.rows import Row
     from pipeline.host.state import Damaged, Instance
     from pipeline.host.wanted import Wanted
@@ -186,6 +187,28 @@ def _tell_how_to_enter(settings: Settings, chosen: Sequence[Instance]) -> None:
         terminal.lines(f"ssh -F {config} {chosen[0].name}")
 
 
+def _healed(
+    settings: Settings, chosen: Sequence[Instance], image: Image | None = None
+) -> tuple[Instance, ...]:
+    """*chosen* as they are once what they would not run without is mended, if that is lost."""
+    from pipeline.host import heal  # noqa: PLC0415
+
+    try:
+        told = heal.heal_if_needed(layout_of(settings), chosen, image)
+    except OSError as error:
+        raise _not_mended(error) from error
+    for line in told:
+        say(line)
+    return selected(settings) if told else tuple(chosen)
+
+
+def _not_mended(error: OSError) -> NiftyError:
+    return NiftyError(
+        f"what is damaged cannot be mended: {error.filename}: {error.strerror}",
+        hint="mend this, then run the same command again",
+    )
+
+
 @task
 @tells_damaged
 def start(settings: Settings) -> None:
@@ -194,7 +217,7 @@ def start(settings: Settings) -> None:
 
     as_root("start")
     systemd.require()
-    chosen = selected(settings)
+    chosen = _healed(settings, selected(settings))
     before.refuse_start(settings, chosen)
     fleet.settle(layout_of(settings))
     instances.start(chosen)
@@ -222,7 +245,7 @@ def restart(settings: Settings) -> None:
 
     as_root("restart")
     systemd.require()
-    chosen = selected(settings)
+    chosen = _healed(settings, selected(settings))
     fleet.settle(layout_of(settings))
     instances.restart(chosen)
     say(f"{len(chosen)} answer SSH")
@@ -268,6 +291,10 @@ def upgrade(settings: Settings) -> None:
     chosen = selected(settings)
     runner_only = settings.runner and not (settings.rollback or "image" in settings.given)
     image = None if runner_only or settings.rollback else images.load(image_path(settings))
+    if not settings.dry:
+        as_root("upgrade")
+        systemd.require()
+        chosen = _healed(settings, chosen, image)
     if settings.runner:
         _change_runner(settings, chosen, image)
         chosen = selected(settings)
@@ -280,8 +307,6 @@ def upgrade(settings: Settings) -> None:
         for move in upgrading.preview_upgrade(settings.prefix, suffixes, image):
             terminal.lines(str(move))
         return
-    as_root("upgrade")
-    systemd.require()
     done = rolling.upgrade(layout_of(settings), chosen, image, batch=settings.batch)
     for kept in done.kept:
         terminal.lines(str(kept))
@@ -290,7 +315,7 @@ def upgrade(settings: Settings) -> None:
 
 def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
     """Have another runner start *chosen*, once it is known that all can be done, *image* too."""
-    from pipeline.host import rolling, systemd  # noqa: PLC0415
+    from pipeline.host import rolling  # noqa: PLC0415
     from pipeline.host import upgrade as upgrading  # noqa: PLC0415
     from pipeline.host.state import Runner  # noqa: PLC0415
 
@@ -299,8 +324,6 @@ def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image 
             if one.runner != settings.runner:
                 terminal.lines(f"{one.name}: runner {one.runner} -> {settings.runner}")
         return
-    as_root("upgrade")
-    systemd.require()
     if image is not None:
         upgrading.preview_upgrade(settings.prefix, [one.suffix for one in chosen], image)
     before.refuse_start(settings, chosen)
@@ -366,10 +389,11 @@ def doctor(settings: Settings) -> None:
     left: tuple[str, ...] = ()
     if settings.fix or settings.undo:
         as_root("doctor")
+        fleet = _mended_fleet(settings) if settings.fix else remedy.Fixed()
         told = remedy.fix(found.asked) if settings.fix else remedy.Fixed(done=remedy.undo())
-        for line in told.done or (() if told.left else ("nothing to change",)):
+        left = (*fleet.left, *told.left)
+        for line in (*fleet.done, *told.done) or (() if left else ("nothing to change",)):
             say(line)
-        left = told.left
         found = _examined(settings)
     rows = (*found.rows, *standing.rows(layout_of(settings)))
     if settings.format == "json":
@@ -380,12 +404,31 @@ def doctor(settings: Settings) -> None:
             if row.todo:
                 terminal.lines(f"{row.name}: {row.found}; {row.todo}")
     failed = [row for row in rows if row.status is Status.FAIL]
-    hint = found.asked.command if any(row.fixable for row in failed) and not left else None
+    hint = found.asked.command if any(row.fixable for row in failed) and not settings.fix else None
     told_last = f"{len(failed)} of {len(rows)} would fail for {found.asked.asked}"
     if left:
         raise ProblemsError("this host does not let all be mended:", [*left, told_last])
     if failed:
         raise NiftyError(told_last, hint=hint)
+
+
+def _mended_fleet(settings: Settings) -> Fixed:
+    """Mend what is damaged of the instances, and have systemd know them."""
+    from pipeline.host import fleet, heal, state, systemd  # noqa: PLC0415
+    from pipeline.host.remedy import Fixed  # noqa: PLC0415
+
+    where = layout_of(settings)
+    done: tuple[str, ...] = ()
+    try:
+        done = heal.heal(where)
+        old = fleet.outdated(where, state.look(where))
+        if systemd.is_booted() and state.read_all(where):
+            done += tuple(f"wrote {path}" for path in (*old, *fleet.settle(where)))
+    except OSError as error:
+        return Fixed(done=done, left=(f"{error.filename}: {error.strerror}",))
+    except NiftyError as error:
+        return Fixed(done=done, left=(error.message,))
+    return Fixed(done=done)
 
 
 def _examined(settings: Settings) -> Examination:

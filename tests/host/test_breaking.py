@@ -250,6 +250,28 @@ def test_damaged_state_is_made_anew_by_deploying_again(user: User, shape: str) -
     check_finished(user, shape, count=3)
 
 
+def test_doctor_mends_a_fleet_that_starts_again(user: User, shape: str) -> None:
+    user.doit("deploy", "count=3", "boot=yes")
+    user.shell(
+        "cd /home/.nifty; : >instances/1.json; : >instances/9.json; : >units/2.env;"
+        ": >../cbin/*/busybox; : >images/*.json; : >../nifty3/etc/inittab; : >known_hosts;"
+        ": >/etc/systemd/system/nifty.target"
+    )
+    before = user.doit("doctor", check=False)
+    assert before.returncode == 1
+    for name in ("state of instances", "image ", "files of instances"):
+        assert f"fail  {name}" in before.stdout
+    told = user.doit("doctor", "fix=yes", check=False)
+    assert "nifty1: state made anew from the root; the way back is given up" in told.stderr
+    assert "given up: /home/.nifty/instances/9.json: empty" in told.stderr
+    assert "nifty3: /etc/inittab had lost their contents, and have them again" in told.stderr
+    assert "wrote nifty.target" in told.stderr
+    assert "damaged" not in told.stdout
+    check_finished(user, shape, count=3)
+    assert {one["boot"] for one in user.census().known.values()} == {True}
+    user.doit("start")
+
+
 def test_whatever_lies_in_the_place_of_what_is_made_from_the_state(user: User) -> None:
     user.doit("deploy", "count=3")
     user.shell(
