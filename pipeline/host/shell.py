@@ -7,6 +7,7 @@ file system, and nothing is left behind however the shell ends.
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from pipeline import beside
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child")
 
 # $1 descriptor of a tar, $2 lines of a path of the host and one of the image each, to be bound
-# read-only; then the words to run. The host's root is unmounted in the end: there is
-# no way back to it as there would be from a chroot.
+# read-only, $3 and $4 the Python that runs _PIVOT; then the words to run. The host's root is
+# unmounted in the end: there is no way back to it as there would be from a chroot.
 _ENTER = """set -e
 mount -t tmpfs -o mode=755 nifty /tmp
 tar --extract --no-same-owner --preserve-permissions --file="/proc/self/fd/$1" --directory=/tmp
@@ -37,7 +38,6 @@ printf '%s' "$2" | while read -r source place; do
     umount "/tmp$place" || :
     echo "no $source here: it cannot be bound read-only" >&2
 done
-shift 2
 cd /tmp
 for node in null zero full random urandom tty; do
     : > dev/$node
@@ -46,9 +46,16 @@ done
 ln -s /proc/self/fd dev/fd
 mount -t proc proc proc || echo "no /proc here: the host hides part of its own" >&2
 mkdir .host
-pivot_root . .host
+if command -v pivot_root >/dev/null; then pivot_root . .host; else "$3" -I -c "$4"; fi
+shift 4
 exec chroot . /bin/sh -c "$(printf '%s\\n' 'hostname -F /etc/hostname' \\
     'umount -l /.host && rmdir /.host' 'exec "$@"')" sh "$@"
+"""
+
+# pivot_root(8) where a system leaves it out; glibc and musl have the call, without a header.
+_PIVOT = """import ctypes, os, sys
+if ctypes.CDLL(None, use_errno=True).pivot_root(b".", b".host") != 0:
+    sys.exit(f"pivot_root: {os.strerror(ctypes.get_errno())}")
 """
 
 
@@ -76,7 +83,7 @@ def enter(image: Path, command: str | None) -> int:
         *("env", "-i", f"TERM={os.environ.get('TERM', 'dumb')}", "HOME=/root", "USER=root"),
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         *(*NAMESPACES, "--uts", "--ipc", "--", "sh", "-c", _ENTER, "sh", str(descriptor), binds),
-        *words,
+        *(sys.executable, _PIVOT, *words),
     )
     return beside.run(lambda: replace(argv), keep=(descriptor,))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from guests import Guests
+from testroot import PYTHONS, wanted_suite
 from user import User
 
 from pipeline.paths import PROJECT
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.host
 
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
+PYTHON = PYTHONS[wanted_suite()]
 # source, target, and what it needs beside libraries
 PROGRAMS = (
     ("/usr/bin/gawk", "usr/local/bin/gawk", ()),
     ("/usr/bin/bash", "usr/local/bin/bash", ()),
-    ("/usr/bin/python3", "usr/local/bin/python3", ("/usr/lib/python3.11",)),
+    ("/usr/bin/python3", "usr/local/bin/python3", (f"/usr/lib/{PYTHON}",)),
     ("/usr/bin/git", "usr/bin/git", ("/usr/lib/git-core", "/usr/share/git-core")),
     ("/usr/bin/curl", "usr/local/bin/curl", ()),
 )
@@ -108,7 +110,7 @@ def test_copied_libraries_are_the_images(fleet: User) -> None:
         f"mount -o remount,bind,rw {LIBRARIES}",
         f"umount {LIBRARIES}",
         f"touch {LIBRARIES}/new",
-        "touch /usr/lib/python3.11/new",
+        f"touch /usr/lib/{PYTHON}/new",
     ],
 )
 def test_root_inside_cannot_change_the_hosts_libraries(fleet: User, attempt: str) -> None:
@@ -118,7 +120,7 @@ def test_root_inside_cannot_change_the_hosts_libraries(fleet: User, attempt: str
 
 def test_instance_sees_nothing_else_of_usr_lib(fleet: User) -> None:
     told = fleet.ssh("niftybind", "ls /usr/lib").stdout.split()
-    assert set(told) == {"git-core", "nifty", "python3.11", "x86_64-linux-gnu"}
+    assert set(told) == {"git-core", "nifty", PYTHON, "x86_64-linux-gnu"}
 
 
 def test_upgrade_brings_mount_points_and_links(fleet: User) -> None:

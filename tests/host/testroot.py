@@ -23,6 +23,8 @@ SYSTEM = (
 )
 # What tests take into instances as drop-ins.
 DROPINS = ("gawk", "python3", "git", "curl")
+# The folder below /usr/lib of the release's own Python.
+PYTHONS = {"bookworm": "python3.11", "trixie": "python3.13", "sid": "python3.14"}
 # What the extension modules of a Python compiled on the outer machine load; the Python is bound in.
 PYTHON_NEEDS = (
     *("libssl3", "libffi8", "libsqlite3-0", "zlib1g", "libbz2-1.0", "liblzma5"),
