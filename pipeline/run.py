@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import multiprocessing
 import os
 import shlex
 import signal
 import subprocess  # noqa: TID251 (this module is the door)
 import threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self
 
 from pipeline.errors import NiftyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 # What a program sees unless its caller says otherwise: no variable of the user's leaks in.
@@ -22,6 +23,8 @@ CLEAN_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
 }
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ProgramError(NiftyError):
@@ -61,6 +64,7 @@ def run(
     """Run *argv* to its end, with exactly the environment *env*.
 
     With *log*, standard output and error are appended to that file instead of being returned.
+    It and all that it started end with this process, however that ends.
     Raises ProgramError if the program is missing, passes *timeout* (seconds), or, with *check*,
     returns other than 0: the message carries the last lines it wrote.
     """
@@ -102,6 +106,7 @@ def _call(
     """Return code, standard output and error; the latter empty if *stdout* is a file."""
     with (
         _Held() as held,
+        _guard() as group,
         subprocess.Popen(
             words,
             env=dict(env),
@@ -110,7 +115,7 @@ def _call(
             stdout=stdout,
             stderr=subprocess.PIPE if stdout == subprocess.PIPE else subprocess.STDOUT,
             umask=umask,
-            process_group=0,
+            process_group=group,
         ) as process,
     ):
         try:
@@ -118,10 +123,46 @@ def _call(
             out, err = process.communicate(stdin, timeout)
         except BaseException:
             # the whole group: make's compilers must not work on when make is gone
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
             raise
     return process.returncode, out or b"", err or b""
+
+
+@contextmanager
+def _guard() -> Iterator[int]:
+    """A process group that ends when this process does, even by SIGKILL.
+
+    Its first member reads a pipe whose other end is open here alone. PR_SET_PDEATHSIG would reach
+    children only, not theirs (prctl(2)), and not every user may make a PID namespace.
+    """
+    words = ["/bin/sh", "-c", "read -r nothing; kill -9 0"]
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    ) as guard:
+        try:
+            yield guard.pid
+        finally:
+            guard.kill()
+
+
+def end_with_parent() -> None:
+    """From now on this process ends with the one that forked it, however that ends (prctl(2)).
+
+    Nothing happens where that is not one of this program: doit's own.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    import ctypes  # noqa: PLC0415 (for workers alone)
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if not parent.is_alive():  # it ended before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Held:

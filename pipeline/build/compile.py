@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import elf
-from pipeline.build import applets, gate, kconfig, patch, source, toolchain
+from pipeline.build import applets, gate, kconfig, patch, plain, source, toolchain
 from pipeline.build.pack import put
 from pipeline.build.recipe import Autoconf, Component, Extract, Kbuild, Make
 from pipeline.build.store import locked
@@ -27,10 +27,12 @@ from pipeline.progress import bar, say
 from pipeline.run import ProgramError, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 # beside a finished binary: its sha256, the names it answers to, and a sha256 of these
 RECORD = "component.json"
+# in the bench of a component that cannot be compiled there: where it is
+_ELSEWHERE = "elsewhere"
 
 
 class CompileError(NiftyError):
@@ -119,7 +121,7 @@ _CODE = tuple(
     _sha256(Path(file or ""))
     for file in (
         __file__,
-        *(module.__file__ for module in (applets, kconfig, patch, source, toolchain)),
+        *(module.__file__ for module in (applets, kconfig, patch, plain, source, toolchain)),
     )
 )
 
@@ -140,14 +142,19 @@ def build(
     """
     digest = input_digest(component, folder, architecture)
     result = shop.results / digest
+    bench = shop.scratch / component.name
     built = _cached(component, digest, result)
-    if built is None:
+    if built is None or bench.exists():  # at work, or left by a build that was killed
         with locked(shop.scratch / f"{component.name}.lock"):
+            _clear(bench)
             built = _cached(component, digest, result)
             if built is None:
                 if result.exists():
                     say(f"{result}: damaged, making {component.name} again")
-                _make(component, folder, packed(), shop, result, architecture)
+                try:
+                    _make(component, folder, packed(), shop, result, architecture)
+                finally:
+                    _clear(bench)
                 built = _cached(component, digest, result)
     if built is None:
         raise CompileError(f"{result}: damaged as soon as it was written")
@@ -223,15 +230,9 @@ def _make(
     architecture: str,
 ) -> None:
     bench = shop.scratch / component.name
-    # a build that was killed left it, and we hold the lock; its compiler may still be dying
-    shutil.rmtree(bench, ignore_errors=True)
     for path in (shop.results, bench, shop.compiler_cache, shop.logs):
         path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=_plain(bench), prefix=f"{component.name}-", ignore_cleanup_errors=True
-    ) as name:
-        scratch = Path(name).resolve()
-        scratch.chmod(0o755)
+    with _scratch(bench) as scratch:
         log = shop.logs / f"{component.name}.log"
         log.unlink(missing_ok=True)
         recipe = component.build
@@ -244,12 +245,27 @@ def _make(
         _publish(bench / "result", result, component, content, applets)
 
 
-def _plain(bench: Path) -> Path | None:
-    """*bench*, or None (the system's folder for temporary files) if compiling there must fail.
+@contextmanager
+def _scratch(bench: Path) -> Iterator[Path]:
+    """A folder to compile in: in *bench*, or where the path is plain, with a link to it there."""
+    place = plain.place(bench)
+    with tempfile.TemporaryDirectory(
+        dir=place, prefix=f"nifty-{bench.name}-", ignore_cleanup_errors=True
+    ) as name:
+        scratch = Path(name).resolve()
+        scratch.chmod(0o755)
+        if place != bench.resolve():
+            (bench / _ELSEWHERE).symlink_to(scratch)
+        yield scratch
 
-    `configure` and `make` split words: they refuse, or misread, a path with a blank in it.
-    """
-    return bench if re.fullmatch(r"[\w./+@%,-]+", str(bench.resolve()), re.ASCII) else None
+
+def _clear(bench: Path) -> None:
+    """Remove what is left of compiling, also by a build that was killed; for who holds the lock."""
+    link = bench / _ELSEWHERE
+    # others may have made a folder of that name since
+    if link.is_dir() and link.stat().st_uid == os.geteuid():
+        shutil.rmtree(link.resolve(), ignore_errors=True)
+    shutil.rmtree(bench, ignore_errors=True)
 
 
 def _publish(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import distribution
+from pipeline.build import plain
 from pipeline.errors import NiftyError
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class Toolchain:
         with it: no other finds them again, and each would leave some 150 MB. *epoch* is
         SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/).
         """
+        own = self.zig.parent / "lib"
+        library = plain.named(own, tools.parent / "lib")
         return {
             "PATH": f"{tools}:{_SEARCH}",
             "LC_ALL": "C",
@@ -116,8 +119,10 @@ class Toolchain:
             "CONFIG_SHELL": "/bin/sh",
             "KCONFIG_NOTIMESTAMP": "1",
             "SOURCE_DATE_EPOCH": str(epoch),
-            "ZIG_GLOBAL_CACHE_DIR": str(cache),
+            "ZIG_GLOBAL_CACHE_DIR": str(plain.named(cache, tools.parent / "cache")),
             "ZIG_LOCAL_CACHE_DIR": str(tools.parent / "objects"),
+            # zig finds its own by itself
+            **({} if library == own else {"ZIG_LIB_DIR": str(library)}),
         }
 
 
@@ -151,10 +156,10 @@ def versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def require(search: str = _SEARCH) -> None:
+def require(search: str = _SEARCH, *, folder: Path | None = None) -> None:
     """Raise ToolchainError naming all that compiling needs and this system lacks.
 
-    *search* is the PATH that a build sees after its own wrappers.
+    *search* is the PATH that a build sees after its own wrappers, *folder* where it is to work.
     """
     lacking = [program for program in PROGRAMS if shutil.which(program, path=search) is None]
     problems, hints = [], []
@@ -169,6 +174,11 @@ def require(search: str = _SEARCH) -> None:
     if modules := [name for part, name in MODULES.items() if find_spec(part) is None]:
         problems.append(f"{sys.executable} was compiled without {' and '.join(modules)}")
         hints.append("a virtual environment of the distribution's own Python")
+    try:
+        plain.place(folder or Path("/"))
+    except plain.PlaceError as error:
+        problems.append(error.message)
+        hints.append(str(error.hint))
     if problems:
         raise ToolchainError("\n".join(problems), hint="; ".join(hints))
 

@@ -17,6 +17,7 @@ from doit.reporter import ConsoleReporter
 from pipeline import terminal
 from pipeline.errors import NiftyError
 from pipeline.paths import PROJECT
+from pipeline.run import end_with_parent
 from pipeline.settings import Settings, VariablesError, parse
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def action(function: Callable[P, Any]) -> Callable[P, Any]:
 
     @wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
+        end_with_parent()  # with -n 2 this is a process of its own, which doit's death must end
         try:
             result = function(*args, **kwargs)
             terminal.flush()

@@ -260,7 +260,7 @@ def _tools(settings: Settings) -> None:
     for item in components:
         folder = known.folder(item)
         if compiling.is_compiled_here(item, folder, shop, architecture=settings.arch):
-            toolchain.require()
+            toolchain.require(folder=shop.scratch)
 
 
 def _fetch(name: str, settings: Settings) -> dict[str, Any]:

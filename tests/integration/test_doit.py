@@ -419,6 +419,26 @@ def test_an_interrupted_build_leaves_nothing_half_done(
     assert processes_in(tiny.root) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "everyone"),
+    [((), True), ((), False), (("-n", "2"), True), (("-n", "2"), False)],
+    ids=["process group", "doit alone", "process group with -n 2", "doit alone with -n 2"],
+)
+def test_nothing_of_a_killed_build_goes_on(
+    tiny: Checkout, options: tuple[str, ...], *, everyone: bool
+) -> None:
+    set_pause(tiny, 600)
+    process = start(tiny, *options, "build", "arch=x86_64")
+    wait_until_it_compiles(tiny, process)
+    assert [line for line in processes_in(tiny.root) if line.startswith("sleep")] != []
+    (os.killpg if everyone else os.kill)(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    until = time.monotonic() + 60
+    while (left := processes_in(tiny.root)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert left == []
+
+
 def test_what_was_done_before_an_interruption_is_remembered(tiny: Checkout) -> None:
     set_pause(tiny, 600)
     process = start(tiny, "build", "arch=x86_64")
@@ -432,15 +452,35 @@ def test_what_was_done_before_an_interruption_is_remembered(tiny: Checkout) -> N
 def test_what_a_killed_build_left_is_cleared_away(tiny: Checkout) -> None:
     left = tiny.cache / "work" / "alpha" / "alpha-killed" / "source"
     left.mkdir(parents=True)
+    elsewhere = tiny.root.with_name("nifty-beta-killed")
+    (elsewhere / "source").mkdir(parents=True)
+    (tiny.cache / "work" / "beta").mkdir()
+    (tiny.cache / "work" / "beta" / "elsewhere").symlink_to(elsewhere)
     tiny.doit("build", "arch=x86_64")
-    assert not left.exists()
+    assert not elsewhere.exists()
+    assert [path.name for path in (tiny.cache / "work").iterdir() if path.is_dir()] == []
+
+
+def test_what_a_build_left_that_was_killed_at_its_end_is_cleared_away(built: Checkout) -> None:
+    left = built.cache / "work" / "alpha" / "alpha-killed"
+    left.mkdir(parents=True)
+    (built.artifacts / "components" / "x86_64" / "alpha" / "component.json").unlink()
+    built.log("alpha").unlink()
+    built.doit("build", "arch=x86_64")
+    assert not left.parent.exists()
+    assert not built.log("alpha").exists()
 
 
 # ----- users and places
 
 
-def test_a_path_with_blanks_is_no_obstacle(tiny: Checkout) -> None:
-    odd = tiny.root.with_name("my projects (new)")
+# What make, configure, a shell or zig read as their own, alone and together.
+ODD = ("my projects (new)", "a\\b", 'a b"c', "a\nb", "$HOME#:=%; 'ä' & \t*")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_checkout_builds_whatever_its_folder_is_called(tiny: Checkout, name: str) -> None:
+    odd = tiny.root.with_name(name)
     tiny.root.rename(odd)
     moved = type(tiny)(root=odd)
     moved.doit("build", "arch=x86_64")

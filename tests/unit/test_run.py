@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess  # noqa: TID251 (a starter that is to be killed)
 import sys
 import time
 from pathlib import Path
@@ -141,11 +143,35 @@ def test_a_timeout_ends_the_program_and_its_children(tmp_path: Path, *, logged: 
             timeout=0.5,
             log=log,
         )
-    child = Path("/proc") / (tmp_path / "child").read_text().strip()
+    assert not goes_on((tmp_path / "child").read_text().strip())
+
+
+FAMILY = "(sleep 600 & echo $! >> pids; exec sleep 600) & echo $$ $! >> pids; wait"
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_program_ends_with_the_one_that_started_it(tmp_path: Path, *, logged: bool) -> None:
+    log = f"Path({str(tmp_path / 'log')!r})" if logged else "None"
+    code = (
+        "from pathlib import Path; from pipeline.run import run;"
+        f"run(['sh', '-c', {FAMILY!r}], cwd=Path({str(tmp_path)!r}), log={log})"
+    )
+    pids = tmp_path / "pids"
+    with subprocess.Popen(python(code), start_new_session=True) as starter:
+        until = time.monotonic() + 60
+        while not (pids.exists() and len(pids.read_text().split()) == 3):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        os.killpg(starter.pid, signal.SIGKILL)
+    assert [number for number in pids.read_text().split() if goes_on(number)] == []
+
+
+def goes_on(number: str) -> bool:
+    """Whether the process *number* is still there after a while."""
     until = time.monotonic() + 20
-    while is_running(child) and time.monotonic() < until:
+    while is_running(Path("/proc") / number) and time.monotonic() < until:
         time.sleep(0.01)
-    assert not is_running(child)
+    return is_running(Path("/proc") / number)
 
 
 def is_running(process: Path) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import bz2
+import os
+import shutil
 import sys
+import tempfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline import distribution
-from pipeline.build import toolchain
+from pipeline.build import plain, toolchain
 from pipeline.host.runners import RUNNERS
 from pipeline.run import run
 
@@ -45,6 +49,49 @@ def test_bzip2_that_comes_along_packs_as_the_real_one(bzip2: Path, words: str, l
 def test_bzip2_that_comes_along_refuses_what_it_cannot(bzip2: Path) -> None:
     told = run([bzip2, "-d"], check=False)
     assert (told.returncode, told.stderr) == (1, "bzip2: -d: this stand-in has -1 to -9 only\n")
+
+
+@pytest.mark.parametrize("name", ["a\\b", 'a b"c', "a\nb", "a\tb \\#", "$HOME: #'ä'"])
+def test_the_compiler_works_wherever_it_lies(tmp_path: Path, name: str) -> None:
+    real = toolchain.find(os.uname().machine)
+    there = tmp_path / name / "ziglang"
+    there.mkdir(parents=True)
+    (there / "lib").symlink_to(real.zig.parent / "lib")
+    try:
+        (there / "zig").hardlink_to(real.zig)
+    except OSError:  # of another file system, or of another user
+        shutil.copy(real.zig, there / "zig")
+    cache = tmp_path / name / "cache"
+    cache.mkdir()
+    work = tmp_path / "work"
+    tools = replace(real, zig=there / "zig")
+    tools.install(work / "tools", work)
+    # a source that no cache has, with headers: these stand in the dependency file
+    (work / "x.c").write_text(f"#include <stdio.h>\nint x{os.urandom(8).hex()};\n")
+    environment = tools.environment(work / "tools", cache, epoch=0)
+    run(["cc", "-c", "x.c", "-o", "x.o"], cwd=work, env=environment)
+    assert (work / "x.o").read_bytes()[:4] == b"\x7fELF"
+
+
+def test_a_folder_with_a_plain_path_is_where_compiling_happens(tmp_path: Path) -> None:
+    assert plain.place(tmp_path) == tmp_path.resolve()
+
+
+@pytest.mark.parametrize("name", ["a b", "a\\b", 'a"b', "a\nb", "a$b", "a#b", "a:b", "ä", "(", "*"])
+def test_any_other_folder_gives_way_to_one_for_temporary_files(tmp_path: Path, name: str) -> None:
+    chosen = plain.place(tmp_path / name)
+    assert str(chosen) in {tempfile.gettempdir(), "/tmp", "/var/tmp"}
+
+
+def test_where_no_path_is_plain_the_characters_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "_takes_programs", lambda _folder: False)
+    with pytest.raises(toolchain.ToolchainError) as caught:
+        toolchain.require(folder=tmp_path / 'a\\b "c"')
+    (line,) = caught.value.message.splitlines()
+    assert r"""the compiler cannot have '\\', ' ', '"' in a path""" in line
+    assert "set TMPDIR to" in str(caught.value.hint)
 
 
 def test_this_system_has_what_compiling_needs() -> None:
