@@ -30,6 +30,21 @@ def task_recipes() -> Any:
     return made(build.recipes)
 
 
+def task__recipe() -> Any:
+    """Check the recipes of the image"""
+    return made(build.recipe)
+
+
+def task__others() -> Any:
+    """Check every recipe, when the image has been built"""
+    return made(build.others)
+
+
+def task__show() -> Any:
+    """Show what was built"""
+    return made(build.show)
+
+
 def task_fetch() -> Any:
     """Fetch and verify the sources of the image (offline=yes: the store alone)"""
     return made(build.fetch)
@@ -150,4 +165,4 @@ def task_bench() -> Any:
     return made(bench.bench, archives=True)
 
 
-misspelt.install(name.removeprefix("task_") for name in dir() if name.startswith("task_"))
+misspelt.install(name[5:] for name in dir() if name.startswith("task_") and name[5] != "_")

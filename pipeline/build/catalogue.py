@@ -31,15 +31,31 @@ _M = TypeVar("_M", bound=Model)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipes:
-    """All recipes of a folder; `components` and `images` by name, `root` is the folder."""
+    """The recipes of the folder *root* that are valid, by name, and a line for each *problem*.
+
+    A component's name is that of its folder, an image's that of its file.
+    """
 
     root: Path
     components: Mapping[str, Component]
     images: Mapping[str, Image]
+    problems: tuple[str, ...] = ()
 
     def folder(self, component: Component) -> Path:
         """The folder of *component*'s recipe, where its patches, configs and keys lie."""
         return self.root / "components" / component.name
+
+    def is_whole(self, name: str) -> bool:
+        """Whether the image *name* and all of its components have valid recipes."""
+        image = self.images.get(name)
+        return image is not None and set(image.components) <= set(self.components)
+
+    def check(self, folder: str = "") -> None:
+        """Raise RecipeError with all problems of all files in *folder*, if there are any."""
+        found = [line for line in self.problems if line.startswith(f"{self.root.name}/{folder}")]
+        if found:
+            many = "s" * (len(found) > 1)
+            raise RecipeError(f"{len(found)} problem{many} in the recipes:", found)
 
 
 class RecipeError(ProblemsError):
@@ -47,10 +63,7 @@ class RecipeError(ProblemsError):
 
 
 def load(root: Path) -> Recipes:
-    """Every recipe below *root*, valid in itself and in what it refers to.
-
-    Raises RecipeError with all problems of all files.
-    """
+    """Every recipe below *root*: those that are valid, and the problems of all others."""
     problems: list[str] = []
     components: dict[str, Component] = {}
     images: dict[str, Image] = {}
@@ -59,24 +72,27 @@ def load(root: Path) -> Recipes:
     for path in sorted(root.glob("components/*/recipe.toml")):
         component = _parse(path, root, Component, problems)
         if component is not None:
-            components[component.name] = component
-            problems += _component_problems(path, root, component)
+            found = tuple(_component_problems(path, root, component))
+            problems += found
+            if not found:
+                components[component.name] = component
     for path in sorted(root.glob("images/*.toml")):
         image = _parse(path, root, Image, problems)
         if image is not None:
-            images[image.name] = image
-            problems += _image_problems(path, root, image, folders)
+            found = tuple(_image_problems(path, root, image, folders))
+            problems += found
+            if not found:
+                images[image.name] = image
     if not components and not problems:
-        problems.append(f"{root}/components: no recipe.toml in any folder")
-    if problems:
-        raise RecipeError(
-            f"{len(problems)} problem{'s' * (len(problems) > 1)} in the recipes:", problems
-        )
-    return Recipes(root=root, components=components, images=images)
+        problems.append(f"{root.name}/components: no recipe.toml in any folder")
+    return Recipes(root=root, components=components, images=images, problems=tuple(problems))
 
 
 def _parse(path: Path, root: Path, model: type[_M], problems: list[str]) -> _M | None:
     where = f"{root.name}/{path.relative_to(root)}"
+    if path.is_fifo():  # reading it would not end
+        problems.append(f"{where}: not a regular file")
+        return None
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except tomllib.TOMLDecodeError as error:

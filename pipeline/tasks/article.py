@@ -21,7 +21,6 @@ def audit(settings: Settings) -> Task:
     """Known vulnerabilities of the image's components."""
     return {
         "actions": [(action(_audit), [settings])],
-        "task_dep": ["recipes"],
         "uptodate": [False],
         "io": PLAIN_IO,
         "meta": {"quiet": True},
@@ -32,7 +31,7 @@ def _audit(settings: Settings) -> None:
     from pipeline.build import audit as auditing  # noqa: PLC0415 (pydantic)
 
     known = build.load()
-    found = auditing.audit(known, known.images[settings.image].components)
+    found = auditing.audit(known, build.chosen(known, settings).components)
     if settings.format == "json":
         print_json([_flat(finding) for finding in found])
     else:

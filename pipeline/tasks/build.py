@@ -1,13 +1,15 @@
 """The tasks of the first half: recipes, sources, components, image, checksums.
 
 Task names and dependencies are made from the bare TOML, because this runs before every command;
-the recipes are validated by the task `recipes`, and everything heavy is imported when it is used.
+the recipes are validated by the tasks `recipes` and `_recipe`, and everything heavy is imported
+when it is used.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +41,32 @@ ENDINGS = (".tar.zst", ".tar.xz", ".json")
 def recipes(_settings: Settings) -> Task:
     """Validate everything below recipes/."""
     return {
-        "actions": [action(_load)],
-        "file_dep": sorted(str(path) for path in RECIPES.rglob("*") if path.is_file()),
+        "actions": [action(_check)],
+        "file_dep": _files(RECIPES),
         "io": PLAIN_IO,
         "title": lambda _task: "check recipes",
     }
+
+
+def recipe(settings: Settings) -> Iterator[Task]:
+    """Validate the recipe of the image and those of its components."""
+    names = _components(settings.image)
+    folders = [RECIPES / "components" / name for name in names]
+    yield {
+        "name": settings.image,
+        "actions": [(action(_check_image), [settings])],
+        "file_dep": [
+            *_files(RECIPES / "images", settings.image),
+            *(path for folder in folders for path in _files(folder)),
+        ],
+        "io": PLAIN_IO,
+        "title": lambda _task: "check recipes",
+    }
+
+
+def others(settings: Settings) -> Task:
+    """Validate everything below recipes/, once what is valid has been built."""
+    return {**recipes(settings), "task_dep": ["_show"], "meta": {"quiet": True}}
 
 
 def tools(settings: Settings) -> Iterator[Task]:
@@ -55,7 +78,7 @@ def tools(settings: Settings) -> Iterator[Task]:
         "name": f"{settings.image}-{settings.arch}",
         "actions": [(action(_tools), [settings])],
         "file_dep": [path for name in names for path in _component_inputs(name)],
-        "task_dep": ["recipes"],
+        "task_dep": [f"_recipe:{settings.image}"],
         "uptodate": [
             (fresh.same, ["inputs", _wheels()]),
             all((folder / "component.json").exists() for folder in folders),
@@ -73,7 +96,7 @@ def fetch(settings: Settings) -> Iterator[Task]:
             "name": name,
             "actions": [(action(_fetch), [name, settings])],
             "file_dep": _files(RECIPES / "components" / name),
-            "task_dep": ["recipes"],
+            "task_dep": [f"_recipe:{settings.image}"],
             "uptodate": [fresh.stored],
             "io": PLAIN_IO,
             "title": lambda _task, name=name, table=table: (
@@ -85,7 +108,7 @@ def fetch(settings: Settings) -> Iterator[Task]:
             "name": name,
             "actions": [(action(_fetch), [name, settings])],
             "file_dep": [str(RECIPES / "images" / f"{settings.image}.toml")],
-            "task_dep": ["recipes"],
+            "task_dep": [f"_recipe:{settings.image}"],
             "uptodate": [fresh.stored],
             "io": PLAIN_IO,
             "title": lambda _task, name=name: f"fetch {name}",
@@ -157,15 +180,20 @@ def checksums(settings: Settings) -> Iterator[Task]:
     }
 
 
-def build(settings: Settings) -> Task:
-    """Everything, and then what there is."""
+def show(settings: Settings) -> Task:
+    """What there is, once it is there."""
     return {
         "actions": [(action(_show), [settings])],
-        "task_dep": ["recipes", "tools", "image", "checksums"],
+        "task_dep": [f"_recipe:{settings.image}", "tools", "image", "checksums"],
         "uptodate": [False],
         "io": PLAIN_IO,
         "meta": {"quiet": True},
     }
+
+
+def build(settings: Settings) -> Task:
+    """Everything; a mistake in somebody else's recipe is none of an image that was asked for."""
+    return {"actions": None, "task_dep": ["_show"] if "image" in settings.given else ["_others"]}
 
 
 def artifacts(settings: Settings) -> tuple[Path, Path, Path]:
@@ -176,48 +204,70 @@ def artifacts(settings: Settings) -> tuple[Path, Path, Path]:
 
 
 def load() -> Recipes:
-    """All recipes, valid."""
+    """All recipes that are valid, and what is wrong with the others."""
     from pipeline.build import catalogue  # noqa: PLC0415 (pydantic: not for an up-to-date build)
 
     return catalogue.load(RECIPES)
 
 
-def _load() -> None:
-    load()
+def _check() -> None:
+    load().check()
 
 
-def _recipe(known: Recipes, settings: Settings) -> Image:
-    try:
-        return known.images[settings.image]
-    except KeyError:
+def _check_image(settings: Settings) -> None:
+    known = load()
+    chosen(known, settings)
+    if known.problems and "image" in settings.given:
+        count = len(known.problems)
+        say(f"{count} problem{'s' * (count > 1)} in recipes of other images: doit recipes")
+
+
+def chosen(known: Recipes, settings: Settings) -> Image:
+    """The recipe of the image meant, with valid components.
+
+    Raises RecipeError with the problems of all recipes if it is not valid, UsageError without it.
+    """
+    name = settings.image
+    if not known.is_whole(name):
+        known.check()
         there = ", ".join(known.images) or "none"
         raise UsageError(
-            f"no recipes/images/{settings.image}.toml; there are: {there}",
+            f"no recipes/images/{name}.toml; there are: {there}",
             hint="name one of them, as in 'doit build image=mine'",
-        ) from None
+        )
+    return known.images[name]
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    """A table as it stands; a broken one is empty here and reported by the task `recipes`."""
+    """A table as it stands; a broken one is empty here and reported by the task `_recipe`."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
     except (OSError, ValueError, RecursionError):
         return {}
 
 
 def _components(image_name: str) -> tuple[str, ...]:
+    """The components of an image's recipe that may be some."""
     listed = _toml(RECIPES / "images" / f"{image_name}.toml").get("components", ())
-    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    names = listed if isinstance(listed, list) else []
     return tuple(
-        name for name in names if (RECIPES / "components" / name / "recipe.toml").is_file()
+        name
+        for name in dict.fromkeys(name for name in names if _is_name(name))
+        if (RECIPES / "components" / name / "recipe.toml").is_file()
     )
 
 
 def _packages(image_name: str) -> tuple[str, ...]:
     """The packages of an image's recipe, by the names of their fetch tasks."""
     listed = _toml(RECIPES / "images" / f"{image_name}.toml").get("package", ())
-    tables = [table for table in listed if isinstance(table, dict)]
-    return tuple(f"package-{table['name']}" for table in tables if "name" in table)
+    tables = [table for table in listed if isinstance(table, dict)] if listed else []
+    names = [table["name"] for table in tables if _is_name(table.get("name"))]
+    return tuple(f"package-{name}" for name in dict.fromkeys(names))
+
+
+def _is_name(value: object) -> bool:
+    """Whether doit can have a task of that name; what a name may be, the recipe's model knows."""
+    return isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9+.-]{0,63}", value) is not None
 
 
 def _program(table: dict[str, Any]) -> str:
@@ -239,7 +289,8 @@ def _wheels() -> list[str]:
 
 def _files(folder: Path, stem: str | None = None) -> list[str]:
     """All files below *folder*; with *stem*, that recipe and what is no recipe."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
+    # one that cannot be read is told of by who needs it
+    paths = (path for path in folder.rglob("*") if path.is_file() and os.access(path, os.R_OK))
     return sorted(
         str(path) for path in paths if stem is None or path.suffix != ".toml" or path.stem == stem
     )
@@ -255,7 +306,7 @@ def _tools(settings: Settings) -> None:
     from pipeline.build import toolchain  # noqa: PLC0415
 
     known = load()
-    components = [known.components[name] for name in _recipe(known, settings).components]
+    components = [known.components[name] for name in chosen(known, settings).components]
     shop = compiling.Workshop(root=CACHE)
     for item in components:
         folder = known.folder(item)
@@ -273,7 +324,7 @@ def _fetched(known: Recipes, name: str, settings: Settings) -> Path:
     from pipeline.build.recipe import Package  # noqa: PLC0415
     from pipeline.build.store import Store  # noqa: PLC0415
 
-    recipe = _recipe(known, settings)
+    recipe = chosen(known, settings)
     packages = {f"package-{package.name}": package for package in recipe.package}
     item = packages[name] if name in packages else known.components[name]
     folder = RECIPES / "images" if isinstance(item, Package) else known.folder(item)
@@ -314,7 +365,7 @@ def _image(settings: Settings) -> dict[str, Any]:
     from pipeline.build.pack import pack  # noqa: PLC0415
 
     known = load()
-    recipe = _recipe(known, settings)
+    recipe = chosen(known, settings)
     # from the cache, where every byte is checked, not from the copies in components/
     built = {name: _built(known, name, settings) for name in recipe.components}
 

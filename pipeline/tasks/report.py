@@ -14,9 +14,10 @@ from pipeline.tasks import build
 from pipeline.tasks.actions import PLAIN_IO, Task, action
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pipeline.build.inspection import Binary, Memory
+    from pipeline.build.releases import Outdated
     from pipeline.elf import ElfFacts
     from pipeline.host.dropins import Bound
     from pipeline.image.manifest import Manifest
@@ -28,7 +29,6 @@ def outdated(settings: Settings) -> Task:
     """Pinned versions beside the newest releases."""
     return {
         "actions": [(action(_outdated), [settings])],
-        "task_dep": ["recipes"],
         "uptodate": [False],
         "io": PLAIN_IO,
         "meta": {"quiet": True},
@@ -56,7 +56,12 @@ def _outdated(settings: Settings) -> None:
     )
     if settings.format == "json":
         print_json([{**asdict(row), "outdated": row.is_outdated} for row in rows])
-        return
+    else:
+        _print_outdated(rows)
+    known.check("components/")  # those that are not valid are not among the rows
+
+
+def _print_outdated(rows: Iterable[Outdated]) -> None:
     table: list[tuple[str, ...]] = []
     for row in rows:
         verdict = "outdated" if row.is_outdated else "current" if row.newest else "unknown"

@@ -100,7 +100,7 @@ def copied(root: Path) -> Checkout:
 def checkout() -> Checkout:
     """This very checkout, after `doit build`: downloads, verifies, compiles what is not there."""
     real = Checkout(root=PROJECT)
-    real.doit("build", "arch=x86_64")
+    real.doit("build", "image=nifty", "arch=x86_64")
     return real
 
 

@@ -313,6 +313,65 @@ def test_broken_recipes_are_told_all_at_once(tiny: Checkout) -> None:
     assert titles(done) == ["check recipes"]
 
 
+def break_others(checkout: Checkout) -> None:
+    """Recipes with mistakes, of images that are not built."""
+    images = checkout.root / "recipes" / "images"
+    (images / "mine.toml").write_text('name = "mine"\nhostnme = "x"\ncomponents = ["none-such"]\n')
+    (images / "second.toml").write_text("name = [\n")
+    os.mkfifo(images / "third.toml")
+    (images.parent / "components" / "gamma").mkdir()
+    (images.parent / "components" / "gamma" / "recipe.toml").write_text('name = "gamma"\n')
+
+
+def test_a_mistake_in_another_image_s_recipe_does_not_stop_the_one_asked_for(
+    tiny: Checkout,
+) -> None:
+    break_others(tiny)
+    done = tiny.doit("build", "image=nifty", "arch=x86_64")
+    assert re.search(r"(?m)^\d+ problems in recipes of other images: doit recipes$", done.stderr)
+    assert len(done.stdout.splitlines()) == 3
+    assert tiny.doit("list").returncode == 0
+    assert tiny.doit("inspect", "arch=x86_64").stdout.startswith("binary ")
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_a_build_of_all_makes_what_is_right_and_tells_every_mistake(
+    tiny: Checkout, options: tuple[str, ...]
+) -> None:
+    break_others(tiny)
+    done = tiny.doit(*options, "build", "arch=x86_64", code=1)
+    assert len(done.stdout.splitlines()) == 3
+    for named in (
+        "images/mine.toml: hostnme: unknown key",
+        "images/second.toml: not TOML",
+        "images/third.toml: not a regular file",
+        "components/gamma/recipe.toml: version: missing",
+    ):
+        assert done.stderr.count(f"recipes/{named}") == 1
+    assert tiny.doit("recipes", code=1).stderr.splitlines()[1:] == [
+        line for line in done.stderr.splitlines() if not line.startswith(".  ")
+    ]
+
+
+def test_an_image_with_a_mistake_tells_those_of_all(tiny: Checkout) -> None:
+    break_others(tiny)
+    told = tiny.doit("build", "image=mine", code=1).stderr
+    assert "images/mine.toml: hostnme: unknown key" in told
+    assert "images/second.toml: not TOML" in told
+
+
+@pytest.mark.parametrize(
+    "odd", ["a=b", "a\\u0000b", "x" * 300, "../../..", "nifty", "a b", "*", ""]
+)
+def test_no_name_in_a_recipe_keeps_doit_from_loading(tiny: Checkout, odd: str) -> None:
+    text = f'name = "mine"\ncomponents = ["{odd}", "{odd}", "alpha", "alpha"]\n'
+    (tiny.root / "recipes" / "images" / "mine.toml").write_text(
+        f'{text}[[package]]\nname = "{odd}"\n[[package]]\nname = "{odd}"\n'
+    )
+    told = tiny.doit("build", "image=mine", code=1).stderr
+    assert "recipes/images/mine.toml: hostname: missing" in told
+
+
 def test_an_empty_store_and_no_network_name_all_that_is_missing(tiny: Checkout) -> None:
     shutil.rmtree(tiny.artifacts / "store")
     told = tiny.doit("fetch", "offline=yes", code=1).stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +148,7 @@ def changed(table: Table, key: Key, value: object) -> Table:
 
 def problems(root: Path) -> tuple[str, ...]:
     with pytest.raises(RecipeError) as caught:
-        catalogue.load(root)
+        catalogue.load(root).check()
     return caught.value.problems
 
 
@@ -560,13 +561,38 @@ def test_a_folder_without_recipes(tmp_path: Path) -> None:
     assert line.endswith("/components: no recipe.toml in any folder")
 
 
+def test_a_mistake_is_none_of_the_other_images(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    text = (root / "images" / "tiny.toml").read_text()
+    (root / "images" / "mine.toml").write_text(text)  # as copied, the name not yet changed
+    (root / "images" / "other.toml").write_text("name = [\n")
+    os.mkfifo(root / "images" / "pipe.toml")
+    found = catalogue.load(root)
+    assert (found.is_whole("tiny"), found.is_whole("mine"), found.is_whole("other")) == (
+        *(True, False, False),
+    )
+    assert [line.split(": ")[:2] for line in found.problems] == [
+        ["recipes/images/mine.toml", "name"],
+        ["recipes/images/other.toml", "not TOML"],
+        ["recipes/images/pipe.toml", "not a regular file"],
+    ]
+    found.check("components/")
+
+
+def test_an_image_with_a_broken_component_is_not_whole(tmp_path: Path) -> None:
+    found = catalogue.load(write(tmp_path, component=changed(COMPONENT, ("licence",), ...)))
+    assert (list(found.images), found.is_whole("tiny")) == (["tiny"], False)
+    with pytest.raises(RecipeError, match="licence: missing"):
+        found.check("components/")
+
+
 @pytest.mark.parametrize(("count", "word"), [(1, "1 problem in"), (2, "2 problems in")])
 def test_the_summary_counts(tmp_path: Path, count: int, word: str) -> None:
     image = IMAGE
     for key in ["hostname", "title"][:count]:
         image = changed(image, (key,), ...)
     with pytest.raises(RecipeError, match=word):
-        catalogue.load(write(tmp_path, image=image))
+        catalogue.load(write(tmp_path, image=image)).check()
 
 
 # --- properties ----------------------------------------------------------------------------------
@@ -603,7 +629,7 @@ def test_any_change_is_valid_or_names_its_key(
     table = changed(table, key, ... if what == "drop" else choice.draw(OTHER))
     root = write(tmp_path_factory.mktemp("x"), **{kind: table})
     try:
-        catalogue.load(root)
+        catalogue.load(root).check()
     except RecipeError as error:
         told = [line.split(": ", 1)[1] for line in error.problems]
         # a rule about two keys names the table they are in, or the one that must fit

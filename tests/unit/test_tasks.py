@@ -83,7 +83,7 @@ def test_an_image_whose_recipe_has_gone_is_no_bug() -> None:
     with pytest.raises(
         UsageError, match=r"no recipes/images/gone\.toml; there are: nifty"
     ) as caught:
-        build._recipe(build.load(), Settings(image="gone"))
+        build.chosen(build.load(), Settings(image="gone"))
     assert caught.value.hint is not None
 
 
