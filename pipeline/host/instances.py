@@ -131,12 +131,6 @@ def stop(instances: Sequence[Instance], *, patience: float = PATIENCE) -> None:
         )
 
 
-def restart(instances: Sequence[Instance], *, patience: float = PATIENCE) -> None:
-    """Stop all of *instances*, then start them: an answer afterwards is never an old server's."""
-    stop(instances, patience=patience)
-    start(instances, patience=patience)
-
-
 def enable(instances: Sequence[Instance]) -> None:
     """Start *instances* with the host from now on; those that do already are left alone."""
     if instances:

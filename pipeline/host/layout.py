@@ -59,6 +59,16 @@ class Layout:
         return self.state / "lock"
 
     @property
+    def changing(self) -> Path:
+        """Locked by whoever stops instances to start them again, for as long as that takes."""
+        return self.state / "changing"
+
+    @property
+    def stopped(self) -> Path:
+        """Who is down for a change and is to run again: see `owed`."""
+        return self.state / "stopped"
+
+    @property
     def restoring(self) -> Path:
         """Which backup's instances get their names right now; gone when all have them."""
         return self.state / "restoring"
@@ -167,11 +177,40 @@ def locked(layout: Layout, *, wait: bool = True) -> Iterator[None]:
     Children inherit the lock, so that a killed parent's workers keep it until they end. With
     another holder: waits and says for whom or, without *wait*, raises LockedError.
     """
+    with _held(layout, layout.lock, wait=wait):
+        yield
+
+
+@contextmanager
+def changing(layout: Layout) -> Iterator[None]:
+    """Alone in stopping instances to start them again; waits for another, and says for whom.
+
+    Taken before `locked`, which is free in between.
+    """
+    with _held(layout, layout.changing, wait=True):
+        yield
+
+
+def is_changing(layout: Layout) -> bool:
+    """Whether a run holds `changing` at this moment."""
+    with suppress(OSError):
+        lock = os.open(layout.changing, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+    return False
+
+
+@contextmanager
+def _held(layout: Layout, path: Path, *, wait: bool) -> Iterator[None]:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        lock = os.open(layout.lock, flags, 0o644)
+        lock = os.open(path, flags, 0o644)
     except OSError as error:
-        raise LayoutError(f"{layout.lock}: {error.strerror}") from error
+        raise LayoutError(f"{path}: {error.strerror}") from error
     try:
         _acquire(lock, layout, wait=wait)
         with suppress(OSError):  # on a full disk the pid is missing, the lock is not

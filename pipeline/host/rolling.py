@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import progress
 from pipeline.errors import NiftyError
-from pipeline.host import fleet, instances, state, status, systemd
+from pipeline.host import fleet, instances, owed, state, status, systemd
 from pipeline.host import undeploy as removing
 from pipeline.host import upgrade as upgrading
 from pipeline.host.batch import Batch
 from pipeline.host.instances import FleetError
-from pipeline.host.layout import locked
+from pipeline.host.layout import changing, locked
 from pipeline.host.runners import RUNNERS
 from pipeline.host.units import launch_of, unit_of
 from pipeline.host.upgrade import UpgradeError, UpgradeReport
+from pipeline.progress import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pipeline.host.images import Image
     from pipeline.host.layout import Layout
@@ -58,9 +59,9 @@ def change_runner(
 ) -> tuple[Instance, ...]:
     """Have *chosen* started by *runner* from now on, *batch* at a time; those that were not.
 
-    What ran runs again and answers SSH before the next batch begins, what starts with the host goes
-    on doing so. Raises FleetError at the first batch that does not come back, UpgradeError for what
-    *runner* cannot start.
+    Within `finishing`. What ran answers SSH before the next batch begins, what starts with the host
+    goes on doing so. Raises FleetError at the first batch that does not come back, UpgradeError for
+    what *runner* cannot start.
     """
     todo = [one for one in chosen if one.runner is not runner]
     _refuse(layout, todo, runner)
@@ -86,10 +87,8 @@ def _refuse(layout: Layout, todo: Sequence[Instance], runner: state.Runner) -> N
 
 
 def _change_batch(layout: Layout, part: Sequence[Instance], runner: state.Runner) -> None:
-    booting = {one.name for one in instances.enabled(part)}
-
-    def enable() -> None:
-        instances.enable([one for one in _anew(layout, part) if one.name in booting])
+    booting = [one.suffix for one in instances.enabled(part)]
+    owed.add(layout, boot=booting)
 
     def change() -> None:
         instances.retire(part)
@@ -100,23 +99,91 @@ def _change_batch(layout: Layout, part: Sequence[Instance], runner: state.Runner
                     state.record(batch, layout, replace(one, runner=runner))
                 batch.commit()
         except OSError as error:
-            with suppress(NiftyError):
-                enable()
             raise UpgradeError(
                 "the runner was not changed everywhere:",
                 [f"{error.filename or layout.state}: {error.strerror}"],
                 hint="mend this, then run the same command again: it finishes what is left",
             ) from error
         fleet.settle(layout)
-        enable()
+        _enable_again(layout, part)
 
     _restarted(
         layout,
         part,
         change,
         told=f"stopped: of {len(part)} instances not all came back with runner={runner}:",
-        hint=f"'doit upgrade runner={part[0].runner} {_meaning(part)}' goes back",
+        hint=f"'doit upgrade runner={part[0].runner} {meaning(part)}' goes back",
     )
+
+
+@contextmanager
+def finishing(layout: Layout, chosen: Sequence[Instance]) -> Iterator[None]:
+    """Change *chosen* within: what is stopped for that runs again, however it ends.
+
+    So does what an earlier run had stopped that was killed. When all went well they answer SSH;
+    else they are only asked to start. Raises OwedError, and FleetError for those that stay silent.
+    """
+    with changing(layout):
+        try:
+            yield
+        except BaseException:
+            # whatever went wrong is told; nobody's server stays down for it
+            with suppress(NiftyError):
+                _bring_back(layout, chosen, lambda down: systemd.start(map(unit_of, down)))
+            raise
+        back = _bring_back(layout, chosen, instances.start)
+        if back:
+            say(f"{back} that an earlier run had stopped run again")
+
+
+def _bring_back(
+    layout: Layout,
+    chosen: Sequence[Instance],
+    start: Callable[[Sequence[Instance]], None],
+) -> int:
+    """Give *chosen* what they are owed; how many were started."""
+    left = owed.read(layout)
+    down = [one for one in chosen if one.suffix in left.run]
+    if down or any(one.suffix in left.boot for one in chosen):
+        fleet.settle(layout)
+        _enable_again(layout, chosen)
+        start(_anew(layout, down))
+        owed.drop(layout, run=[one.suffix for one in down])
+    return len(down)
+
+
+def _enable_again(layout: Layout, some: Sequence[Instance]) -> None:
+    boot = owed.read(layout).boot
+    again = _anew(layout, [one for one in some if one.suffix in boot])
+    instances.enable(again)
+    owed.drop(layout, boot=[one.suffix for one in again])
+
+
+def take_down(layout: Layout, some: Sequence[Instance]) -> None:
+    """Stop *some* until `finishing` ends. Raises OwedError before any is stopped, FleetError."""
+    owed.add(layout, run=[one.suffix for one in some])
+    instances.stop(some)
+
+
+def restart(layout: Layout, chosen: Sequence[Instance]) -> None:
+    """Stop all of *chosen*, then start them: an answer afterwards is never an old server's.
+
+    Raises OwedError, FleetError.
+    """
+    with finishing(layout, chosen):
+        take_down(layout, chosen)
+        _start(layout, chosen)
+
+
+def _start(layout: Layout, some: Sequence[Instance]) -> None:
+    """Start *some* and wait for SSH; one that does not come up is owed nothing: it was tried."""
+    suffixes = [one.suffix for one in some]
+    try:
+        instances.start(some)
+    except FleetError:
+        owed.drop(layout, run=suffixes)
+        raise
+    owed.drop(layout, run=suffixes)
 
 
 def _restarted(
@@ -128,18 +195,14 @@ def _restarted(
     """
     # one that failed was meant to run, as after an image that does not come up
     states = status.states(part)
-    wanted = [one for one in part if states[one.name] is not systemd.State.INACTIVE]
+    down = owed.read(layout).run
+    wanted = [
+        one for one in part if one.suffix in down or states[one.name] is not systemd.State.INACTIVE
+    ]
+    take_down(layout, wanted)
+    result = change()
     try:
-        instances.stop(wanted)
-        result = change()
-    except BaseException:
-        # whatever went wrong is told; nobody's server stays down for it
-        with suppress(NiftyError):
-            fleet.settle(layout)
-            systemd.start(map(unit_of, _anew(layout, wanted)))
-        raise
-    try:
-        instances.start(_anew(layout, wanted))
+        _start(layout, _anew(layout, wanted))
     except FleetError as error:
         raise FleetError(told, error.problems, hint=hint) from error
     return result
@@ -155,8 +218,8 @@ def upgrade(
 ) -> UpgradeReport:
     """Move *chosen* to *image* (None: each back to its previous one), *batch* at a time.
 
-    What ran runs again and answers SSH before the next batch begins. Raises FleetError at the first
-    batch that does not come back, UpgradeError for what cannot be moved.
+    Within `finishing`. What ran answers SSH before the next batch begins. Raises FleetError at the
+    first batch that does not come back, UpgradeError for what cannot be moved.
     """
     suffixes = [one.suffix for one in chosen]
     moves = upgrading.preview_upgrade(layout.prefix, suffixes, image)
@@ -182,7 +245,7 @@ def _upgrade_batch(
         fleet.settle(layout)
         return report
 
-    moved = _meaning([*before, *part])
+    moved = meaning([*before, *part])
     return _restarted(
         layout,
         part,
@@ -193,7 +256,7 @@ def _upgrade_batch(
     )
 
 
-def _meaning(some: Sequence[Instance]) -> str:
+def meaning(some: Sequence[Instance]) -> str:
     """The variables that mean exactly *some* instances."""
     suffixes = [one.suffix for one in some]
     first = suffixes[0]
@@ -210,11 +273,13 @@ def undeploy(layout: Layout, chosen: Sequence[Instance], damaged: Sequence[str] 
     So for *damaged*, suffixes of instances whose state cannot be used, whatever they run by. Raises
     FleetError, UndeployError, UnitFilesError.
     """
+    suffixes = [*(one.suffix for one in chosen), *damaged]
+    owed.drop(layout, run=suffixes, boot=suffixes)
     states = status.states(chosen)
     instances.stop([one for one in chosen if not states[one.name].is_at_rest])
     instances.retire(chosen)
     instances.end_unknown(damaged)
-    removing.undeploy(layout.prefix, [*(one.suffix for one in chosen), *damaged])
+    removing.undeploy(layout.prefix, suffixes)
     fleet.settle(layout)
 
 

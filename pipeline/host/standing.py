@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.host import dropins, examination, heal, images, resolver, state
+from pipeline.host import dropins, examination, heal, images, owed, resolver, state
+from pipeline.host.rolling import meaning
 from pipeline.host.rows import Row, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator, Sequence
 
     from pipeline.host.layout import Layout
+    from pipeline.host.state import Instance
     from pipeline.libraries import LibraryRoot
 
 
@@ -23,6 +25,35 @@ def rows(layout: Layout) -> Iterator[Row]:
     row = resolver.resolver_row(one for one in known if one.name in names)
     if row is not None:
         yield row
+    yield from forgotten_rows(layout, known, names)
+
+
+def forgotten_rows(
+    layout: Layout, there: Sequence[Instance], running: Container[str]
+) -> Iterator[Row]:
+    """A row if a run that was killed has left some of *there* down."""
+    down = owed.forgotten(layout, there, running)
+    if down:
+        yield Row(
+            name="stopped for a change",
+            found=_some([one.name for one in down]),
+            needed="none",
+            status=Status.WARN,
+            why="an upgrade, restart or backup was killed before it started them again",
+            todo=f"type that command again, or doit start {meaning(down)}",
+        )
+
+
+def forgotten_lines(
+    layout: Layout, there: Sequence[Instance], running: Container[str]
+) -> Iterator[str]:
+    """The same for `doit status`."""
+    for row in forgotten_rows(layout, there, running):
+        yield f"{row.found}: down, {row.why}: {row.todo}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row]:
@@ -42,7 +73,7 @@ def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row
         problems = dropins.bound(manifest, root).problems
         if not taken and not problems:
             continue
-        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        shown = _some(names)
         yield Row(
             name=f"drop-ins of image {digest[:12]}",
             found="do not start" if problems else "would start",

@@ -176,8 +176,7 @@ def deploy(settings: Settings) -> None:
         instances.enable(chosen)
     say(f"{report.created} made in {report.seconds:.2f} s, {len(chosen)} as wanted")
     if settings.start:
-        instances.start(chosen)
-        say(f"{len(chosen)} answer SSH")
+        _start(settings, chosen)
     _tell_how_to_enter(settings, chosen)
 
 
@@ -213,14 +212,21 @@ def _not_mended(error: OSError) -> NiftyError:
 @tells_damaged
 def start(settings: Settings) -> None:
     """Start the instances meant, and wait for their SSH banners."""
-    from pipeline.host import fleet, instances, systemd  # noqa: PLC0415
+    from pipeline.host import fleet, systemd  # noqa: PLC0415
 
     as_root("start")
     systemd.require()
     chosen = _healed(settings, selected(settings))
     before.refuse_start(settings, chosen)
     fleet.settle(layout_of(settings))
+    _start(settings, chosen)
+
+
+def _start(settings: Settings, chosen: Sequence[Instance]) -> None:
+    from pipeline.host import instances, owed  # noqa: PLC0415
+
     instances.start(chosen)
+    owed.drop(layout_of(settings), run=[one.suffix for one in chosen])
     say(f"{len(chosen)} answer SSH")
 
 
@@ -228,11 +234,12 @@ def start(settings: Settings) -> None:
 @tells_damaged
 def stop(settings: Settings) -> None:
     """Stop the instances meant, and wait until nothing of them runs."""
-    from pipeline.host import instances, systemd  # noqa: PLC0415
+    from pipeline.host import instances, owed, systemd  # noqa: PLC0415
 
     as_root("stop")
     systemd.require()
     chosen = selected(settings)
+    owed.drop(layout_of(settings), run=[one.suffix for one in chosen])
     instances.stop(chosen)
     say(f"{len(chosen)} stopped")
 
@@ -241,13 +248,13 @@ def stop(settings: Settings) -> None:
 @tells_damaged
 def restart(settings: Settings) -> None:
     """Stop, then start."""
-    from pipeline.host import fleet, instances, systemd  # noqa: PLC0415
+    from pipeline.host import fleet, rolling, systemd  # noqa: PLC0415
 
     as_root("restart")
     systemd.require()
     chosen = _healed(settings, selected(settings))
     fleet.settle(layout_of(settings))
-    instances.restart(chosen)
+    rolling.restart(layout_of(settings), chosen)
     say(f"{len(chosen)} answer SSH")
 
 
@@ -255,12 +262,17 @@ def restart(settings: Settings) -> None:
 @tells_damaged
 def status(settings: Settings) -> None:
     """A table of the instances meant, or JSON."""
+    from pipeline.host import standing  # noqa: PLC0415
     from pipeline.host import status as reading  # noqa: PLC0415
     from pipeline.tasks.report import print_table  # noqa: PLC0415
 
     # a program that reads this takes none for an answer
     is_none = settings.format == "json" and not _is_choosing(settings) and not _known(settings)
-    rows = () if is_none else reading.rows(selected(settings))
+    chosen = () if is_none else selected(settings)
+    rows = reading.rows(chosen)
+    running = {row.name for row in rows if not row.state.is_at_rest}
+    for line in standing.forgotten_lines(layout_of(settings), chosen, running):
+        say(f"warning: {line}")
     if settings.format == "json":
         terminal.json(reading.as_json(rows))
         return
@@ -286,31 +298,57 @@ def ssh(settings: Settings) -> None:
 def upgrade(settings: Settings) -> None:
     """Move instances to another image or runner, or back, one batch after the other."""
     from pipeline.host import images, rolling, systemd  # noqa: PLC0415
-    from pipeline.host import upgrade as upgrading  # noqa: PLC0415
 
     chosen = selected(settings)
     runner_only = settings.runner and not (settings.rollback or "image" in settings.given)
     image = None if runner_only or settings.rollback else images.load(image_path(settings))
-    if not settings.dry:
-        as_root("upgrade")
-        systemd.require()
-        chosen = _healed(settings, chosen, image)
-    if settings.runner:
-        _change_runner(settings, chosen, image)
-        chosen = selected(settings)
-    if runner_only:
-        return
-    if settings.rollback and not _is_choosing(settings):
-        chosen = rolling.way_back(chosen)
+    is_moving = not runner_only
     if settings.dry:
-        suffixes = [one.suffix for one in chosen]
-        for move in upgrading.preview_upgrade(settings.prefix, suffixes, image):
-            terminal.lines(str(move))
+        if settings.runner:
+            _preview_runner(settings, chosen)
+        if is_moving:
+            _preview_move(settings, chosen, image)
         return
-    done = rolling.upgrade(layout_of(settings), chosen, image, batch=settings.batch)
+    as_root("upgrade")
+    systemd.require()
+    with rolling.finishing(layout_of(settings), chosen):
+        chosen = _healed(settings, chosen, image)
+        if settings.runner:
+            _change_runner(settings, chosen, image)
+        if is_moving:
+            _move(settings, selected(settings), image)
+
+
+def _preview_runner(settings: Settings, chosen: Sequence[Instance]) -> None:
+    for one in chosen:
+        if one.runner != settings.runner:
+            terminal.lines(f"{one.name}: runner {one.runner} -> {settings.runner}")
+
+
+def _preview_move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
+    from pipeline.host import upgrade as upgrading  # noqa: PLC0415
+
+    suffixes = [one.suffix for one in _moving(settings, chosen)]
+    for move in upgrading.preview_upgrade(settings.prefix, suffixes, image):
+        terminal.lines(str(move))
+
+
+def _moving(settings: Settings, chosen: Sequence[Instance]) -> Sequence[Instance]:
+    """Whom of *chosen* an upgrade or a rollback means."""
+    from pipeline.host import rolling  # noqa: PLC0415
+
+    is_any = settings.rollback and not _is_choosing(settings)
+    return rolling.way_back(chosen) if is_any else chosen
+
+
+def _move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
+    from pipeline.host import rolling  # noqa: PLC0415
+
+    moving = _moving(settings, chosen)
+    done = rolling.upgrade(layout_of(settings), moving, image, batch=settings.batch)
     for kept in done.kept:
         terminal.lines(str(kept))
-    say(f"{len(done.moved)} moved, {len(chosen) - len(done.moved)} were there already")
+    say(f"{len(done.moved)} moved, {len(moving) - len(done.moved)} were there already")
 
 
 def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
@@ -319,11 +357,6 @@ def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image 
     from pipeline.host import upgrade as upgrading  # noqa: PLC0415
     from pipeline.host.state import Runner  # noqa: PLC0415
 
-    if settings.dry:
-        for one in chosen:
-            if one.runner != settings.runner:
-                terminal.lines(f"{one.name}: runner {one.runner} -> {settings.runner}")
-        return
     if image is not None:
         upgrading.preview_upgrade(settings.prefix, [one.suffix for one in chosen], image)
     before.refuse_start(settings, chosen)

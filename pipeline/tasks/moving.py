@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.host.backup import Report
+    from pipeline.host.layout import Layout
     from pipeline.host.restorable import Todo
     from pipeline.host.state import Instance
     from pipeline.settings import Settings
@@ -49,7 +50,8 @@ def backup(settings: Settings) -> None:
         if is_pipe
         else saving.target(target, layout, overwrite=settings.overwrite)
     )
-    with _stopped(running if settings.stop else ()), file as sink:
+    stopped = _stopped(layout, chosen, running) if settings.stop else nullcontext()
+    with stopped, file as sink:
         live = () if settings.stop else [one.name for one in running]
         report = saving.backup(layout, names, sink, live=live)
     _tell_saved(settings, report)
@@ -67,17 +69,18 @@ def _refuse_running(settings: Settings, running: Sequence[Instance]) -> None:
 
 
 @contextmanager
-def _stopped(running: Sequence[Instance]) -> Iterator[None]:
-    """Within the block *running* are stopped; they are started again however it ends."""
-    from pipeline.host import instances  # noqa: PLC0415
+def _stopped(
+    layout: Layout, chosen: Sequence[Instance], running: Sequence[Instance]
+) -> Iterator[None]:
+    """Within the block *running* are stopped; they are started again however it ends.
 
-    if running:
-        instances.stop(running)
-    try:
+    So are those of *chosen* that an earlier run had stopped that was killed.
+    """
+    from pipeline.host import rolling  # noqa: PLC0415
+
+    with rolling.finishing(layout, chosen):
+        rolling.take_down(layout, running)
         yield
-    finally:
-        if running:
-            instances.start(running)
 
 
 def _tell_saved(settings: Settings, report: Report) -> None:

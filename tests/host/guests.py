@@ -22,7 +22,7 @@ CALL = """
 import sys
 from pathlib import Path
 from pipeline.errors import NiftyError
-from pipeline.host import instances, layout, resolver, runners, state, status, units
+from pipeline.host import instances, layout, resolver, rolling, runners, state, status, units
 known = state.read_all(layout.Layout(Path("/home")))
 def chosen(*names):
     return instances.select(known, names=names)

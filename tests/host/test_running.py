@@ -194,7 +194,7 @@ def test_stop_of_one_leaves_the_others(running: Guests) -> None:
 
 def test_restart_makes_a_new_init(running: Guests) -> None:
     before = running.init("nifty2")
-    running.call('instances.restart(chosen("nifty2"))')
+    running.call('rolling.restart(layout.Layout(Path("/home")), chosen("nifty2"))')
     assert running.init("nifty2") != before
 
 
@@ -259,7 +259,7 @@ def test_environment_alone_decides_which_programs_run(running: Guests) -> None:
     )
     try:
         running.machine.put(environment, re.sub(rb"/home/cbin/\w+", b"/home/cbin/other", before))
-        running.call('instances.restart(chosen("nifty2"))')
+        running.call('rolling.restart(layout.Layout(Path("/home")), chosen("nifty2"))')
         told = [running.ssh(name, "ls /cbin | grep -cx new || true") for name in NAMES[1:3]]
     finally:
         running.machine.put(environment, before)
@@ -274,7 +274,7 @@ def test_registered_instance_is_a_machine(running: Guests) -> None:
     before = running.machine.get(environment)
     try:
         running.machine.put(environment, before.replace(b"REGISTER=no", b"REGISTER=yes"))
-        running.call('instances.restart(chosen("nifty2"))')
+        running.call('rolling.restart(layout.Layout(Path("/home")), chosen("nifty2"))')
         told = running.machine.run(["machinectl", "list", "--no-legend"]).stdout
     finally:
         running.machine.put(environment, before)
