@@ -25,6 +25,9 @@ _FAMILIES = {
     "alpine": (4, "apk add"),
 }
 
+# By ID alone: those that boot with another init; ID_LIKE names what they were made from.
+_WITHOUT_SYSTEMD = frozenset(("alpine", "artix", "chimera", "devuan", "postmarketos", "void"))
+
 _COREUTILS = (
     *("basename", "cat", "chmod", "chroot", "cp", "dd", "dirname", "echo", "expr", "ln", "ls"),
     *("mkdir", "mktemp", "mv", "od", "rm", "rmdir", "sort", "tail", "touch", "tr", "uname"),
@@ -59,6 +62,27 @@ def release(root: Path) -> str:
         except OSError:
             continue
     return ""
+
+
+def has_systemd(release: str) -> bool:
+    """Whether the distribution with this os-release can be booted by systemd, as far as known."""
+    own = re.search(r'^ID=["\']?([^"\'\n]*)', release, flags=re.MULTILINE)
+    return own is None or own[1] not in _WITHOUT_SYSTEMD
+
+
+def boot_here() -> str:
+    """`boot`, for this host."""
+    return boot(release(Path("/")))
+
+
+def boot(release: str) -> str:
+    """What to do where systemd is not PID 1, on a host with this os-release."""
+    if has_systemd(release):
+        return "boot this host with systemd (a container or chroot is not enough)"
+    return (
+        "this distribution has no systemd: it builds images; deploy them, image=PATH, on a host"
+        " that has it, such as Debian, Fedora, Arch or openSUSE"
+    )
 
 
 def install_here(programs: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ def system_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
         "systemd as PID 1",
         is_so=host.is_systemd,
         why="this host was not booted by systemd, which is what starts instances",
-        todo="boot this host with systemd (a container or chroot is not enough)",
+        todo=distribution.boot(host.release),
         stage=Stage.DEPLOY,
     )
     yield _version(host)

@@ -6,6 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import distribution
 from pipeline.errors import NiftyError
 from pipeline.run import ProgramError, run
 
@@ -52,7 +53,7 @@ def require(booted: Path = Path("/run/systemd/system")) -> None:
     if not is_booted(booted):
         raise SystemdError(
             "this host was not booted by systemd, which is what starts instances",
-            hint="doit doctor tells what else is missing here",
+            hint=f"{distribution.boot_here()}; doit doctor tells what else is missing here",
         )
 
 

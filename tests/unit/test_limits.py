@@ -32,6 +32,9 @@ from pipeline.run import run
 GIB = 1024**3
 
 
+ALPINE = 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.22.1\n'
+
+
 def of(count: int, *, first: int = 1, port: int = 2200, **others: Any) -> Wanted:
     """*count* new instances from number *first* on."""
     users = others.get("users", Users.PRIVATE)
@@ -302,6 +305,16 @@ def test_service_runner_needs_no_nspawn() -> None:
 def test_missing_nspawn_is_installed_by_the_hosts_own_package_tool() -> None:
     host = replace(DEBIAN, programs=frozenset(), release="ID=fedora\n")
     assert named("systemd-nspawn", THOUSAND, host).todo == "dnf install systemd-container"
+
+
+def test_a_musl_host_is_told_where_to_deploy() -> None:
+    host = replace(DEBIAN, is_systemd=False, systemd=None, programs=frozenset(), release=ALPINE)
+    row = named("systemd as PID 1", THOUSAND, host)
+    assert (row.status, row.why) == (
+        Status.FAIL,
+        "this host was not booted by systemd, which is what starts instances",
+    )
+    assert "deploy them, image=PATH, on a host that has it, such as Debian" in row.todo
 
 
 def test_no_kernel_has_more_than_four_million_processes() -> None:

@@ -144,6 +144,20 @@ def test_each_program_that_is_asked_for_has_a_package(program: str, release: str
     assert not distribution.install((program,), release).startswith("install what")
 
 
+@pytest.mark.parametrize(
+    ("release", "start"),
+    [
+        (DEBIAN, "boot this host with systemd"),
+        ("", "boot this host with systemd"),
+        ("ID=alpine\nVERSION_ID=3.22.1\n", "this distribution has no systemd: it builds images"),
+        ('ID="void"\n', "this distribution has no systemd: it builds images"),
+        ("ID=devuan\nID_LIKE=debian\n", "this distribution has no systemd: it builds images"),
+    ],
+)
+def test_a_host_without_systemd_is_told_what_it_can_do(release: str, start: str) -> None:
+    assert distribution.boot(release).startswith(start)
+
+
 def test_release_is_read_from_etc_first(tmp_path: Path) -> None:
     for folder, text in (("usr/lib", "ID=arch\n"), ("etc", DEBIAN)):
         (tmp_path / folder).mkdir(parents=True)
