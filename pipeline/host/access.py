@@ -147,6 +147,12 @@ def fleet_access(layout: Layout) -> Access | None:
         raise NiftyError(f"{layout.fleet_key}: {error.strerror}") from error
     if private is not None and not private.strip(b"\0"):
         return None
+    if private is not None and b"PRIVATE KEY" not in private:
+        raise NiftyError(
+            f"{layout.fleet_key}: no private key",
+            hint="with it and its .pub moved away deploy makes another; instances that are there "
+            "know only the old one",
+        )
     try:
         lines = keys_in(files.read_text(public, limit=_FILE_LIMIT), name=str(public))
     except (OSError, KeysError) as error:

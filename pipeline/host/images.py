@@ -156,8 +156,7 @@ def store(layout: Layout, image: Image) -> bool:
         if not files.holds(path, content):
             batch.put(path, content)
             is_changed = True
-    batch.commit()
-    if is_changed:
+    if not batch.commit() and is_changed:
         files.sync(layout.shared)
     return is_changed
 

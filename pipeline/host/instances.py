@@ -6,10 +6,11 @@ Started means that SSH answers, not that a process exists; stopped means that no
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline import progress
+from pipeline import files, progress
 from pipeline.errors import NiftyError, ProblemsError, UsageError
 from pipeline.host import banner, cgroup, status, systemd
 from pipeline.host.layout import Layout
@@ -135,11 +136,20 @@ def enable(instances: Sequence[Instance]) -> None:
     """Start *instances* with the host from now on; those that do already are left alone."""
     if instances:
         systemd.enable((TARGET, *map(unit_of, instances)))
+        _keep_links()
 
 
 def disable(instances: Sequence[Instance]) -> None:
     """Do not start *instances* with the host any more; what runs now goes on."""
     systemd.disable(map(unit_of, instances))
+    _keep_links()
+
+
+def _keep_links() -> None:
+    """Have the links of what starts with the host on the disk: systemctl does not wait for that."""
+    for folder in (DIRECTORY, DIRECTORY / f"{TARGET}.wants", DIRECTORY / "multi-user.target.wants"):
+        with suppress(OSError):
+            files.sync_folder(folder)
 
 
 def enabled(instances: Sequence[Instance]) -> tuple[Instance, ...]:

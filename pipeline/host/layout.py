@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -210,7 +211,8 @@ def _held(layout: Layout, path: Path, *, wait: bool) -> Iterator[None]:
     try:
         lock = os.open(path, flags, 0o644)
     except OSError as error:
-        raise LayoutError(f"{path}: {error.strerror}") from error
+        hint = f"rm -r {path}" if error.errno in (errno.EISDIR, errno.ELOOP) else None
+        raise LayoutError(f"{path}: {error.strerror}", hint=hint) from error
     try:
         _acquire(lock, layout, wait=wait)
         with suppress(OSError):  # on a full disk the pid is missing, the lock is not

@@ -219,11 +219,14 @@ def upgrade(
     """Move *chosen* to *image* (None: each back to its previous one), *batch* at a time.
 
     Within `finishing`. What ran answers SSH before the next batch begins. Raises FleetError at the
-    first batch that does not come back, UpgradeError for what cannot be moved.
+    first batch that does not come back, UpgradeError for what cannot be moved. Those whose image is
+    lost stay as they are, and are told.
     """
     suffixes = [one.suffix for one in chosen]
     moves = upgrading.preview_upgrade(layout.prefix, suffixes, image)
-    moving = {move.suffix for move in moves}
+    lost = upgrading.lost_images(layout, moves, image)
+    stay = [move for move in moves if not lost.keys().isdisjoint((move.old, move.new))]
+    moving = {move.suffix for move in moves} - {move.suffix for move in stay}
     todo = [one for one in chosen if one.suffix in moving]
     moved: list[str] = []
     kept: list[Kept] = []
@@ -234,7 +237,12 @@ def upgrade(
             moved += report.moved
             kept += report.kept
             step(len(part))
-    return UpgradeReport(moved=tuple(moved), kept=tuple(kept))
+    return UpgradeReport(
+        moved=tuple(moved),
+        kept=tuple(kept),
+        stay=tuple(move.suffix for move in stay),
+        lost=tuple(lost.values()),
+    )
 
 
 def _upgrade_batch(

@@ -66,10 +66,15 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeReport:
-    """Suffixes of the instances that were moved, and what stayed in them."""
+    """Suffixes of the instances that were moved, and what stayed in them.
+
+    *stay*: suffixes of those that cannot be moved for want of images that are *lost*.
+    """
 
     moved: tuple[str, ...]
     kept: tuple[Kept, ...]
+    stay: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 def plan_upgrade(
@@ -95,6 +100,20 @@ def plan_upgrade(
     if problems:
         raise UpgradeError("nothing was upgraded:", problems, hint="'doit status' lists them all")
     return tuple(moves)
+
+
+def lost_images(layout: Layout, moves: Iterable[Move], image: Image | None) -> dict[str, str]:
+    """Why images that *moves* go from or back to cannot be read on this host, by their digests."""
+    needed = {digest for move in moves for digest in (move.old, move.new)}
+    if image is not None:
+        needed.discard(image.digest)
+    lost = {}
+    for digest in sorted(needed):
+        try:
+            images.stored(layout, digest)
+        except images.ImageError as error:
+            lost[digest] = error.message
+    return lost
 
 
 def preview_upgrade(

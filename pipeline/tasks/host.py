@@ -348,7 +348,14 @@ def _move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -
     done = rolling.upgrade(layout_of(settings), moving, image, batch=settings.batch)
     for kept in done.kept:
         terminal.lines(str(kept))
-    say(f"{len(done.moved)} moved, {len(moving) - len(done.moved)} were there already")
+    there = len(moving) - len(done.moved) - len(done.stay)
+    say(f"{len(done.moved)} moved, {there} were there already")
+    if done.stay:
+        raise ProblemsError(
+            f"{_some(done.stay)} cannot be moved:",
+            done.lost,
+            hint="doit upgrade with image= and the same archive brings such an image back",
+        )
 
 
 def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:

@@ -7,8 +7,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from altered import altered
 from user import User
 
+from pipeline.image.rootfs import File
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -270,6 +272,20 @@ def test_doctor_mends_a_fleet_that_starts_again(user: User, shape: str) -> None:
     check_finished(user, shape, count=3)
     assert {one["boot"] for one in user.census().known.values()} == {True}
     user.doit("start")
+
+
+def test_one_lost_image_keeps_nobody_else_from_moving(user: User) -> None:
+    for name in ("other", "third"):
+        packed = altered(File(path="etc/motd", content=name.encode()))
+        user.machine.put(f"/root/{name}.tar", packed)
+    user.doit("deploy", "count=1")
+    user.shell(": >$(echo /home/.nifty/images/*.image)")
+    user.doit("deploy", "count=1", "first=2", "image=/root/other.tar")
+    told = user.refused("upgrade", "image=/root/third.tar")
+    assert "1 moved, 0 were there already\nerror: nifty1 cannot be moved:\n" in told
+    told = user.doit("upgrade", "names=1").stderr
+    assert "is whole again" in told
+    assert user.doit("upgrade", "image=/root/third.tar").stderr.startswith("1 moved, 1 were there")
 
 
 def test_whatever_lies_in_the_place_of_what_is_made_from_the_state(user: User) -> None:

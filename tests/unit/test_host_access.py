@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from host_image import KEY, key_file
 
+from pipeline.errors import NiftyError
 from pipeline.host import access
 from pipeline.host.access import KeysError
 from pipeline.host.layout import Layout, prepare
@@ -237,6 +238,13 @@ def test_a_lost_public_half_is_made_of_the_private_one(
     if content is not None:
         public.write_bytes(content)
     assert access.fleet_access(layout) == before
+
+
+def test_what_is_no_private_key_is_not_handed_out(layout: Layout) -> None:
+    access.make_fleet_key(layout)
+    layout.fleet_key.write_bytes(b"\x80garbage")
+    with pytest.raises(NiftyError, match="fleet_key: no private key"):
+        access.fleet_access(layout)
 
 
 @pytest.mark.parametrize("content", [b"", bytes(400)])

@@ -11,7 +11,7 @@ from fleet import make_instance
 from host_image import HOST_KEY, key_file, make_image
 from host_tree import seen
 
-from pipeline.host import deploy, fleet, heal, images, state, undeploy, units
+from pipeline.host import deploy, fleet, heal, images, state, undeploy, units, upgrade
 from pipeline.host.layout import Layout
 from pipeline.host.rows import Status
 from pipeline.host.state import Users
@@ -197,3 +197,13 @@ def test_a_unit_that_lost_its_content_is_written_again(tmp_path: Path, content: 
     (tmp_path / file.name).write_bytes(content)
     assert units.changes([file], tmp_path) == (file,)
     assert units.owned([file.name], tmp_path, tmp_path) == (file.name,)
+
+
+def test_images_that_stand_in_the_way_of_an_upgrade_are_known_before(layout: Layout) -> None:
+    other = make_image(version="2")
+    moves = upgrade.preview_upgrade(layout.prefix, None, other)
+    assert upgrade.lost_images(layout, moves, other) == {}
+    emptied(layout.images / f"{IMAGE.digest}.image")
+    ((digest, why),) = upgrade.lost_images(layout, moves, other).items()
+    assert digest == IMAGE.digest
+    assert why.startswith(f"the image {IMAGE.digest[:12]} on this host is lost: ")
