@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from pipeline import beside
 from pipeline.errors import NiftyError
-from pipeline.host import cgroup, guest, images, inside, status, units
+from pipeline.host import cgroup, fleet, guest, images, inside, status, units
+from pipeline.host.layout import locked
 from pipeline.host.nspawn import Nspawn
 from pipeline.host.runner import SLICE
 from pipeline.host.units import group_of, unit_of
@@ -102,9 +103,12 @@ def shell(instance: Instance, layout: Layout, command: str | None = None) -> int
 def foreground(instance: Instance, layout: Layout) -> tuple[str, ...]:
     """The words of systemd-nspawn's unit, this terminal being the console, in a scope of our slice.
 
-    Whatever starts *instance* otherwise: a console is what only systemd-nspawn has.
+    Whatever starts *instance* otherwise: a console is what only systemd-nspawn has. The unit's
+    refusal of clone3(2) is this process's from here on, for whatever is executed next.
     """
     runner = Nspawn()
+    with locked(layout):
+        fleet.furnish(layout, (runner,))
     text = runner.service(layout.prefix, units.programs((runner,)))
     found = _START.search(text)
     if found is None:
@@ -113,6 +117,7 @@ def foreground(instance: Instance, layout: Layout) -> tuple[str, ...]:
     variables = runner.variables(units.launch_of(instance, layout, given))
     started = _expanded(found[1].replace("\\\n", " ").replace("%i", instance.suffix), variables)
     words = ["--console=interactive" if word == "--console=pipe" else word for word in started]
+    inside.refuse_clone3()
     # a scope cannot be made from a template (systemd.scope(5)), so its name has no @
     scope = f"{runner.stem}-console-{instance.suffix or 'nameless'}.scope"
     return (

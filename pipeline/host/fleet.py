@@ -132,6 +132,11 @@ def support(layout: Layout, used: Iterable[Runner]) -> None:
         for runner in set(runners.RUNNERS.values()) - set(used):
             for name in runner.support_names:
                 trees.remove(folder, name)
+    furnish(layout, used)
+
+
+def furnish(layout: Layout, used: Iterable[Runner]) -> None:
+    """Write what the runners in use have beside their units. Raises OSError, UnitFilesError."""
     batch = Batch(layout)
     for runner in used:
         for entry in runner.support(layout.prefix, units.programs((runner,))):

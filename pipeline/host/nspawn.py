@@ -6,8 +6,10 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.host import bundle
 from pipeline.host.runner import Cost, Launch, Need, check_plain
 from pipeline.host.unit_text import BOUNDS, CONFINED, HEAD, MOST_DATA, MOST_PROCESSES
+from pipeline.image.rootfs import Directory, File
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +33,7 @@ class Nspawn:
     needs: tuple[Need, ...] = (Need(program="systemd-nspawn"),)
     # SIGTERM would make BusyBox init reboot (busybox init/init.c)
     power_off: signal.Signals = signal.SIGUSR2
-    support_names: tuple[str, ...] = ()
+    support_names: tuple[str, ...] = (bundle.FOLDER,)
     cost: Cost = _COST
 
     def refusal(self, launch: Launch) -> str | None:  # noqa: ARG002 (the interface)
@@ -47,14 +49,18 @@ class Nspawn:
         prefix: Path,  # noqa: ARG002 (the interface)
         programs: Mapping[str, Path],  # noqa: ARG002
     ) -> tuple[Entry, ...]:
-        """Nothing."""
-        return ()
+        """The bundle that has the filter of system calls."""
+        return (
+            Directory(path=bundle.FOLDER),
+            File(path=bundle.FILE, content=bundle.text().encode()),
+        )
 
     def service(self, prefix: Path, programs: Mapping[str, Path]) -> str:
         """The template for instances below *prefix*."""
         return _NSPAWN_TEXT.format(
             prefix=prefix,
             needed="env",
+            bundle=bundle.FOLDER,
             nspawn=programs["systemd-nspawn"],
             power_off=self.power_off.name,
         )
@@ -82,6 +88,7 @@ _LIMITS = f"--rlimit=NPROC={MOST_PROCESSES} --rlimit=DATA={MOST_DATA}"
 # - --keep-unit without --register: no D-Bus connection, of which the bus grants 256.
 # - --resolv-conf=bind-host: the network is the host's, so its resolv.conf holds here (even a
 #   resolver on 127.0.0.53), and nothing is written into the instance's root.
+# - --oci-bundle: no namespaces inside (bundle.py). No .nspawn file is read with it.
 # - Capabilities: without CAP_SYS_ADMIN root inside cannot mount even where it shares the host's
 #   users. SETUID, SETGID, SYS_CHROOT for logins, SYS_BOOT for poweroff.
 # - KillMode=mixed: SIGTERM to nspawn, which sends init its signal; what is left gets SIGKILL.
@@ -101,8 +108,9 @@ Environment=SYSTEMD_LOG_TARGET=journal SYSTEMD_LOG_LEVEL=warning
 StandardInput=null
 StandardOutput=null
 StandardError=null
-ExecStart={nspawn} --quiet --boot --register=${{NIFTY_REGISTER}} --keep-unit --settings=no \\
-    --directory={prefix}/nifty%i --machine=nifty%i --private-users=${{NIFTY_USERS}} $NIFTY_BINDS \\
+ExecStart={nspawn} --quiet --boot --register=${{NIFTY_REGISTER}} --keep-unit \\
+    --oci-bundle={prefix}/.nifty/{bundle} --directory={prefix}/nifty%i --machine=nifty%i \\
+    --private-users=${{NIFTY_USERS}} $NIFTY_BINDS \\
     --kill-signal={power_off} --console=pipe --link-journal=no --resolv-conf=bind-host \\
     --timezone=off $NIFTY_LIMITS \\
     --drop-capability=CAP_AUDIT_CONTROL,CAP_AUDIT_WRITE,CAP_DAC_READ_SEARCH,CAP_IPC_OWNER \\

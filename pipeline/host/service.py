@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.host.runner import Cost, Launch, Need, check_plain
-from pipeline.host.unit_text import BOUNDS, CONFINED, HEAD, MOST_DATA, MOST_PROCESSES
+from pipeline.host.unit_text import (
+    BOUNDS,
+    CONFINED,
+    HEAD,
+    MOST_DATA,
+    MOST_PROCESSES,
+    REFUSED,
+)
 from pipeline.image.rootfs import Directory, File, Symlink
 
 if TYPE_CHECKING:
@@ -79,6 +86,7 @@ class Service:
             power_off=self.power_off.name,
             processes=MOST_PROCESSES,
             data=MOST_DATA,
+            refused=" ".join(REFUSED),
         )
 
     def variables(self, launch: Launch) -> Mapping[str, str]:
@@ -171,8 +179,7 @@ LimitNPROC={processes}
 LimitDATA={data}
 CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_CHOWN CAP_DAC_OVERRIDE
 CapabilityBoundingSet=CAP_FOWNER CAP_FSETID CAP_KILL CAP_SYS_CHROOT CAP_SYS_BOOT
-SystemCallFilter=~add_key bpf keyctl kexec_file_load kexec_load perf_event_open request_key
-SystemCallFilter=~open_by_handle_at userfaultfd io_uring_setup quotactl nfsservctl
+SystemCallFilter=~{refused}
 """
     + CONFINED
 )

@@ -37,6 +37,15 @@ DeviceAllow=char-pts rw
 NoNewPrivileges=yes
 """
 
+# What no program of an instance needs, beyond what CONFINED refuses by groups, and systemd-nspawn's
+# own filter would refuse, too. open_by_handle_at(2): files outside the root have handles as well.
+REFUSED = (
+    *("acct", "add_key", "bpf", "fanotify_init", "fanotify_mark", "io_uring_setup", "kcmp"),
+    *("kexec_file_load", "kexec_load", "keyctl", "nfsservctl", "open_by_handle_at"),
+    *("perf_event_open", "process_vm_readv", "process_vm_writev", "quotactl", "request_key"),
+    *("syslog", "userfaultfd", "vhangup"),
+)
+
 # sync: init calls it twice when it stops, and each call goes through all file systems of the host,
 # of which every instance has five. What is written is safe without it: the root is the host's.
 CONFINED = """\

@@ -297,7 +297,7 @@ def ssh(settings: Settings) -> None:
 @tells_damaged
 def upgrade(settings: Settings) -> None:
     """Move instances to another image or runner, or back, one batch after the other."""
-    from pipeline.host import images, rolling, systemd  # noqa: PLC0415
+    from pipeline.host import fleet, images, rolling, systemd  # noqa: PLC0415
 
     chosen = selected(settings)
     runner_only = settings.runner and not (settings.rollback or "image" in settings.given)
@@ -317,6 +317,8 @@ def upgrade(settings: Settings) -> None:
             _change_runner(settings, chosen, image)
         if is_moving:
             _move(settings, selected(settings), image)
+    # where nothing moved, too: units of an older version of this program
+    fleet.settle(layout_of(settings))
 
 
 def _preview_runner(settings: Settings, chosen: Sequence[Instance]) -> None:

@@ -46,6 +46,40 @@ void _start(void) {
 }
 """
 
+# Tries to have a user namespace by the way that its only argument names. Ends with 0 if it has one,
+# else with the number of the error; a child that lives in one ends with 0.
+NESTER = r"""
+#define NEWUSER 0x10000000L
+static long call(long number, long a, long b, long c, long d, long e) {
+    long result;
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10),
+                     "r"(r8) : "rcx", "r11", "memory");
+    return result;
+}
+static long old_call(long number, long a) {
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(a) : "memory", "r8", "r9",
+                     "r10", "r11");
+    return result;
+}
+void begin(long *stack) {
+    unsigned long long words[11] = {NEWUSER, 0, 0, 0, 17};
+    long result = -1;
+    switch (((char **)stack)[2][0]) {
+    case 'u': result = call(272, NEWUSER, 0, 0, 0, 0); break;
+    case 'c': result = call(56, NEWUSER | 17, 0, 0, 0, 0); break;
+    case 'v': result = call(56, NEWUSER | 0x20000 | 17, 0, 0, 0, 0); break;
+    case '3': result = call(435, (long)words, 88, 0, 0, 0); break;
+    case 'i': result = old_call(310, NEWUSER); break;
+    case 'x': result = call(0x40000000 | 272, NEWUSER, 0, 0, 0, 0); break;
+    }
+    call(231, result < 0 ? -result & 127 : 0, 0, 0, 0, 0);
+}
+__asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call begin\n");
+"""
+
 # An administrator at a terminal: bash, and in it the command line $1; then each of the other words
 # as a line, once "# " or "$ " was seen. All that was seen is printed.
 ADMINISTRATOR = """
@@ -96,11 +130,22 @@ def fleet(machine: Machine) -> Iterator[User]:
 @pytest.fixture(scope="module")
 def typist() -> bytes:
     """The program TYPIST."""
+    return compiled(TYPIST)
+
+
+@pytest.fixture(scope="module")
+def nester() -> bytes:
+    """The program NESTER."""
+    return compiled(NESTER)
+
+
+def compiled(text: str) -> bytes:
+    """A program without any library, from C."""
     if os.uname().machine != "x86_64":
         pytest.skip("its system calls are x86_64's")
     with tempfile.TemporaryDirectory() as work:
-        source, made = Path(work, "typist.c"), Path(work, "typist")
-        source.write_text(TYPIST, encoding="utf-8")
+        source, made = Path(work, "program.c"), Path(work, "program")
+        source.write_text(text, encoding="utf-8")
         flags = ("-static", "-nostdlib", "-ffreestanding", "-O1", "-fno-sanitize=all")
         words = (sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl")
         environment = {"HOME": work, "PATH": os.environ["PATH"]}
@@ -209,3 +254,69 @@ def test_nobody_in_an_image_types_into_the_users_shell(fleet: User, typist: byte
     typed = fleet.shell("ls /tmp/typed; rm -f /tmp/typed /tmp/other.tar", check=False)
     assert "TYPED" in seen or "refused" in seen
     assert typed == ""
+
+
+WAYS = {
+    "unshare": "unshare",
+    "clone": "clone",
+    "clone with mounts": "v",
+    # ENOSYS, for which a C library takes clone(2); with another error it could start no thread
+    "clone3": "3",
+    "unshare of 32 bits": "i",
+    "unshare of x32": "x",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("way", WAYS)
+def test_nobody_inside_makes_a_user_namespace(
+    fleet: User, nester: bytes, name: str, way: str
+) -> None:
+    fleet.machine.put(f"/home/{name}/nester", nester, mode=0o755)
+    fleet.machine.put("/tmp/nester", nester, mode=0o755)
+    words = f"/nester {WAYS[way]}"
+    outside = fleet.machine.run(["/tmp/nester", WAYS[way]], check=False).returncode
+    luser = fleet.ssh(name, words, check=False).returncode
+    root = fleet.doit("console", f"name={name[5:]}", f"command={words}", check=False).returncode
+    fleet.shell(f"rm /tmp/nester /home/{name}/nester")
+    # where the kernel has no x32 it is no way for anybody
+    assert outside == (38 if way == "unshare of x32" else 0)
+    assert luser != 0
+    assert root != 0
+    if way == "clone3":
+        assert (luser, root) == (38, 38)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("command", ["unshare -r true", "unshare -Urm true", "unshare -m true"])
+def test_nobody_inside_makes_a_namespace_to_mount_in(fleet: User, name: str, command: str) -> None:
+    words = f"{command} && echo MADE"
+    luser = fleet.ssh(name, words, check=False)
+    root = fleet.doit("console", f"name={name[5:]}", f"command={words}", check=False)
+    assert (luser.stdout, root.stdout) == ("", "")
+    assert luser.returncode != 0
+    assert root.returncode != 0
+
+
+def test_hosts_own_settings_of_nspawn_change_nothing(fleet: User) -> None:
+    # a .nspawn file of the machine's name is the administrator's word about images of theirs
+    fleet.machine.put("/etc/systemd/nspawn/nifty1.nspawn", b"[Exec]\nCapability=all\n")
+    fleet.doit("restart", "names=1")
+    told = fleet.doit("console", "name=1", "command=grep CapBnd /proc/1/status").stdout
+    fleet.shell("rm -r /etc/systemd/nspawn")
+    assert told == "CapBnd:\t00000000004400fb\n"
+
+
+def test_units_of_an_older_program_are_written_anew(fleet: User) -> None:
+    unit = "/etc/systemd/system/nifty@.service"
+    before = fleet.machine.get(unit)
+    older = before.replace(b"--oci-bundle=/home/.nifty/nspawn", b"--settings=no")
+    fleet.machine.put(unit, older)
+    fleet.shell("rm -r /home/.nifty/nspawn; systemctl daemon-reload; systemctl restart nifty@1")
+    fleet.doit("upgrade")
+    after = fleet.machine.get(unit)
+    fleet.doit("restart", "names=1")
+    told = fleet.doit("console", "name=1", "command=unshare -r true", check=False)
+    assert older != before
+    assert after == before
+    assert told.returncode != 0

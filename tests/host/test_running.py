@@ -329,6 +329,8 @@ def test_instances_own_root_can_neither_mount_nor_make_devices(running: Guests, 
         "mount": "mount -t tmpfs none /mnt",
         "bind": "mount --bind /cbin /mnt",
         "unshare": "unshare -m true",
+        "user": "unshare -r true",
+        "nested": "unshare -Urm mount -t tmpfs none /mnt",
         "device": "mknod /tmp/x b 7 0",
         "name": "hostname other",
     }

@@ -71,7 +71,7 @@ def test_template_has_the_line(line: str) -> None:
     "option",
     [
         "--keep-unit",
-        "--settings=no",
+        "--oci-bundle=/srv/x/.nifty/nspawn",
         "--register=${NIFTY_REGISTER}",
         "--private-users=${NIFTY_USERS}",
         "$NIFTY_BINDS",
