@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.host import sockets
 from pipeline.host.rows import Row, Stage, Status, Wanted, unreadable
-from pipeline.host.state import FIRST_BASE, LAST_SLOT, RANGE, Users
+from pipeline.host.state import FIRST_BASE, LAST_SLOT, RANGE, Users, base_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -74,7 +76,7 @@ def _port_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
         todo="choose port= or first=",
         detail=[f"{one.name}: port {one.port} is given to {whose}" for one, whose in given],
     )
-    yield _taken(new, {claim for claim, _ in given}, site)
+    yield _taken(wanted, {claim for claim, _ in given}, site)
     low = [port for port in sorted(ports) if 1 <= port < site.open_ports]
     yield _row(
         "TCP ports for root",
@@ -119,21 +121,30 @@ def _given(new: Iterable[Claim], kept: Mapping[int, str]) -> Iterator[tuple[Clai
             yield claim, whose
 
 
-def _taken(new: Iterable[Claim], given: set[Claim], site: Site) -> Row:
+def _taken(wanted: Wanted, given: set[Claim], site: Site) -> Row:
+    """Who listens on a port of those to come, or, not being it, of one that is there."""
     name, why = "TCP ports taken", "the instance's SSH server cannot listen"
     if site.listening is None:
         return unreadable(name, "none", why, stage=Stage.DEPLOY)
-    taken = [claim for claim in new if claim.port in site.listening and claim not in given]
-    return _row(
-        name,
-        found=_some(sorted(claim.port for claim in taken)),
-        bad=Status.FAIL if taken else Status.OK,
-        why=why,
-        todo="stop who listens (ss -ltnp), or choose port= or first=",
-        detail=[
-            f"{one.name}: port {one.port} is taken by a listener on this host (ss -ltnp)"
-            for one in taken
-        ],
+    taken = {}
+    for claim in wanted.claims:
+        owners = site.listening.get(claim.port, frozenset())
+        if not claim.is_new:
+            owners = frozenset(sockets.foreign(owners, base_of(claim.slot, claim.users)))
+        if owners and claim not in given:
+            whose = ", ".join(sockets.holder(one, wanted.kept_slots) for one in sorted(owners))
+            taken[claim] = f"{claim.name}: port {claim.port} is taken by {whose} (ss -ltnp)"
+    return replace(
+        _row(
+            name,
+            found=_some(sorted(claim.port for claim in taken)),
+            bad=Status.FAIL if taken else Status.OK,
+            why=why,
+            todo="stop who listens (ss -ltnp), or choose port= or first=",
+            detail=taken.values(),
+        ),
+        # what is there already is in nobody's way before it starts
+        stage=Stage.DEPLOY if any(claim.is_new for claim in taken) or not taken else Stage.START,
     )
 
 

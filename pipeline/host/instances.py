@@ -97,11 +97,17 @@ def means(
     return is_number and int(suffix) in range(first, first + (count or 1 << 32))
 
 
-def start(instances: Sequence[Instance], *, patience: float = PATIENCE) -> None:
+def start(
+    instances: Sequence[Instance],
+    *,
+    known: Sequence[Instance] = (),
+    patience: float = PATIENCE,
+) -> None:
     """Start *instances* and return when every one of them answers SSH.
 
-    Starting what runs already changes nothing. Raises FleetError with those that failed, or were
-    silent when there had been no news for *patience* seconds, and what their journals say.
+    Starting what runs already changes nothing. *known*: all there are, to name who has the port of
+    another. Raises FleetError with those that failed, or were silent when there had been no news
+    for *patience* seconds, and what their journals say.
     """
     began = time.time()
     _forget_failures(instances)
@@ -111,7 +117,7 @@ def start(instances: Sequence[Instance], *, patience: float = PATIENCE) -> None:
     if missing:
         raise FleetError(
             f"{len(missing)} of {len(instances)} instances do not answer SSH:",
-            _described(missing, partial(_journal, since=began)),
+            _described(missing, partial(_reasons, since=began, known=known or instances)),
             hint=f"journalctl -u {unit_of(missing[0])}; doit doctor count={len(instances)}",
         )
 
@@ -210,14 +216,21 @@ def _found(wanted: Mapping[str, None], known: Mapping[str, Instance]) -> tuple[I
 def _wait_for_banners(
     instances: Sequence[Instance], step: Step, patience: float
 ) -> tuple[Instance, ...]:
-    """Those that never answered, once all others did."""
+    """Those that never answered, once all others did.
+
+    What answers where somebody else listens, too, is no instance's answer: that one has failed.
+    """
     pending = {one.port: one for one in instances}
     failed: dict[int, Instance] = {}
     news = time.monotonic()
     while pending and (quiet := time.monotonic() - news) < patience:
         began = time.process_time()
         answering = banner.answering(pending)
-        gone = {} if answering else _given_up(pending, settled=quiet > _SETTLED)
+        held = status.holders(pending.values(), ())
+        gone = {port: one for port, one in pending.items() if one.name in held}
+        answering -= gone.keys()
+        if not (answering or gone):
+            gone = _given_up(pending, settled=quiet > _SETTLED)
         if answering or gone:
             news = time.monotonic()
             step(len(answering))
@@ -287,7 +300,11 @@ def _bounded(names: Sequence[str]) -> Iterator[str]:
         yield f"and {len(names) - len(shown)} more"
 
 
-def _journal(instance: Instance, *, since: float) -> tuple[str, ...]:
+def _reasons(instance: Instance, *, since: float, known: Sequence[Instance]) -> tuple[str, ...]:
+    """Who has its port, or else what its journal says."""
+    held = status.holders((instance,), known).get(instance.name)
+    if held is not None:
+        return (f"port {instance.port} is taken by {held} (ss -ltnp)",)
     return systemd.journal(unit_of(instance), 5, since=since) or ("nothing in the journal",)
 
 

@@ -12,7 +12,7 @@ from pipeline.host import layout, sockets
 from pipeline.paths import beneath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +56,13 @@ class PrefixFacts:
 class Site:
     """What was read; None is what could not be read.
 
-    *listening*: TCP ports. *ephemeral*: the range the kernel gives to outgoing connections.
-    *open_ports*: the first port that needs no CAP_NET_BIND_SERVICE (ip_unprivileged_port_start in
-    Documentation/networking/ip-sysctl.rst).
+    *listening*: TCP ports, each with the user numbers of who listens. *ephemeral*: the range the
+    kernel gives to outgoing connections. *open_ports*: the first port that needs no
+    CAP_NET_BIND_SERVICE (ip_unprivileged_port_start in Documentation/networking/ip-sysctl.rst).
     """
 
     prefix: PrefixFacts
-    listening: frozenset[int] | None = None
+    listening: Mapping[int, frozenset[int]] | None = None
     ephemeral: tuple[int, int] | None = None
     open_ports: int = 1024
     user_ranges: tuple[UserRange, ...] = ()
@@ -72,10 +72,9 @@ class Site:
 def read(root: Path = Path("/"), *, prefix: Path = Path("/home")) -> Site:
     """The site of the host whose file tree is *root*, with the user's rights; runs no program."""
     mounts = _mounts(root)
-    listening = sockets.listening(root)
     return Site(
         prefix=_prefix(root, prefix, mounts),
-        listening=None if listening is None else frozenset(listening),
+        listening=sockets.listening(root),
         ephemeral=_pair(text(root, "proc/sys/net/ipv4/ip_local_port_range")),
         open_ports=_first_open(text(root, "proc/sys/net/ipv4/ip_unprivileged_port_start")),
         user_ranges=tuple(_user_ranges(root)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.host import banner, cgroup, sockets, systemd
+from pipeline.host.state import Users
 from pipeline.host.units import group_of, patterns, unit_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ MOST_ASKED = 2000
 class Row:
     """One instance: *image* is its digest; nobody is asked for an answer where nothing runs.
 
-    *is_asked*: the answer is an SSH banner; else that a server of the instance's listens.
+    *is_asked*: the answer is an SSH banner; else that a server of the instance's listens. *holder*:
+    who else listens on its port, whatever is answered there.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Row:
     answers: bool | None
     is_asked: bool
     memory: Memory | None
+    holder: str | None = None
 
 
 def states(instances: Iterable[Instance]) -> Mapping[str, State]:
@@ -45,8 +48,12 @@ def states(instances: Iterable[Instance]) -> Mapping[str, State]:
     }
 
 
-def rows(instances: Sequence[Instance], *, top: Path | None = None) -> tuple[Row, ...]:
+def rows(
+    instances: Sequence[Instance], *, known: Iterable[Instance] = (), top: Path | None = None
+) -> tuple[Row, ...]:
     """A row for each of *instances*, in their order; *top* is where systemd keeps its groups.
+
+    *known*: all there are, one of which may hold the port of another.
 
     Asks every running instance's port for an SSH banner, and waits a second for it at most. That
     takes a millisecond of the host's time for each; beyond MOST_ASKED of them it looks whether the
@@ -58,22 +65,48 @@ def rows(instances: Sequence[Instance], *, top: Path | None = None) -> tuple[Row
     is_asked = len(running) <= MOST_ASKED
     if is_asked:
         answering = banner.answering((instance.port for instance in running), seconds=1.0)
-    else:
-        owners = sockets.listening() or {}
+    owners = sockets.listening() or {}
+    if not is_asked:
         answering = frozenset(one.port for one in running if one.base in owners.get(one.port, ()))
+    held = holders(instances, known or instances, owners)
     return tuple(
         Row(
             name=instance.name,
             port=instance.port,
             image=instance.image,
             state=state[instance.name],
-            answers=None if is_at_rest else instance.port in answering,
+            answers=None
+            if is_at_rest
+            else instance.port in answering and instance.name not in held,
             is_asked=is_asked,
             memory=None if is_at_rest else cgroup.memory(top / group_of(instance)),
+            holder=held.get(instance.name),
         )
         for instance in instances
         for is_at_rest in (state[instance.name].is_at_rest,)
     )
+
+
+def holders(
+    instances: Iterable[Instance],
+    known: Iterable[Instance],
+    owners: Mapping[int, frozenset[int]] | None = None,
+) -> Mapping[str, str]:
+    """Who listens on the port of one of *instances* without being it, by that one's name.
+
+    *known*: all instances there are. *owners*: what `sockets.listening` gave.
+    """
+    owners = (sockets.listening() or {}) if owners is None else owners
+    found = {
+        one.name: others
+        for one in instances
+        if (others := sockets.foreign(owners.get(one.port, ()), one.base))
+    }
+    slots = {one.number: one.name for one in known if one.users is Users.PRIVATE} if found else {}
+    return {
+        name: ", ".join(sockets.holder(owner, slots) for owner in others)
+        for name, others in found.items()
+    }
 
 
 def as_json(rows: Iterable[Row]) -> str:
@@ -85,6 +118,7 @@ def as_json(rows: Iterable[Row]) -> str:
             "image": row.image,
             "state": row.state.value,
             "answers": row.answers,
+            "port_holder": row.holder,
             "answer_source": "banner" if row.is_asked else "socket",
             "memory": row.memory.size if row.memory else None,
             "memory_source": row.memory.source.value if row.memory else None,
@@ -112,6 +146,8 @@ def as_table(rows: Iterable[Row]) -> tuple[tuple[str, ...], ...]:
 
 
 def _told(row: Row) -> str:
+    if row.holder is not None:
+        return f"port taken by {row.holder}"
     if row.answers is None:
         return "-"
     if not row.answers:

@@ -225,7 +225,7 @@ def start(settings: Settings) -> None:
 def _start(settings: Settings, chosen: Sequence[Instance]) -> None:
     from pipeline.host import instances, owed  # noqa: PLC0415
 
-    instances.start(chosen)
+    instances.start(chosen, known=_known(settings))
     owed.drop(layout_of(settings), run=[one.suffix for one in chosen])
     say(f"{len(chosen)} answer SSH")
 
@@ -253,6 +253,8 @@ def restart(settings: Settings) -> None:
     as_root("restart")
     systemd.require()
     chosen = _healed(settings, selected(settings))
+    # before any of them is stopped
+    before.refuse_start(settings, chosen)
     fleet.settle(layout_of(settings))
     rolling.restart(layout_of(settings), chosen)
     say(f"{len(chosen)} answer SSH")
@@ -269,7 +271,7 @@ def status(settings: Settings) -> None:
     # a program that reads this takes none for an answer
     is_none = settings.format == "json" and not _is_choosing(settings) and not _known(settings)
     chosen = () if is_none else selected(settings)
-    rows = reading.rows(chosen)
+    rows = reading.rows(chosen, known=_known(settings))
     running = {row.name for row in rows if not row.state.is_at_rest}
     for line in standing.forgotten_lines(layout_of(settings), chosen, running):
         say(f"warning: {line}")

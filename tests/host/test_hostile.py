@@ -320,3 +320,59 @@ def test_units_of_an_older_program_are_written_anew(fleet: User) -> None:
     assert older != before
     assert after == before
     assert told.returncode != 0
+
+
+# a server of luser's on another's port, which greets as an SSH server does
+SQUATTER = (
+    "printf '#!/bin/sh\\necho SSH-2.0-x; sleep 9' >/tmp/greet; chmod 755 /tmp/greet;"
+    "nc -ll -p {port} -e /tmp/greet >/dev/null 2>&1 </dev/null & echo begun"
+)
+
+
+@pytest.mark.parametrize(("squatter", "victim"), [NAMES, NAMES[::-1]])
+def test_neighbour_on_the_port_is_no_answer(fleet: User, squatter: str, victim: str) -> None:
+    port, suffix = 2200 + int(victim[5:]), victim[5:]
+    fleet.doit("stop", f"names={suffix}")
+    told = fleet.ssh(squatter, SQUATTER.format(port=port)).stdout
+    for _ in range(100):
+        if f":{port} " in fleet.shell("ss -ltnH"):
+            break
+    said = f"port {port} is taken by user 1000 of {squatter}"
+    stopped = fleet.status()[victim]
+    start = fleet.refused("start", f"names={suffix}")
+    # what systemd starts by itself, no command of ours before
+    fleet.shell(f"systemctl start {UNITS[victim]}; sleep 1")
+    running = fleet.status()[victim]
+    table = fleet.doit("status", f"names={suffix}").stdout
+    restart = fleet.refused("restart", f"names={suffix}")
+    doctor = fleet.doit("doctor", check=False).stdout
+    late = fleet.machine.run(
+        [sys.executable, "-c", LATE.format(suffix=suffix)], cwd=PROJECT, check=False
+    ).stderr
+    fleet.ssh(squatter, "pkill nc || killall nc")
+    fleet.doit("restart", f"names={suffix}")
+    assert told == "begun\n"
+    assert (stopped["state"], stopped["answers"]) == ("inactive", None)
+    assert stopped["port_holder"] == f"user 1000 of {squatter}"
+    assert f"{victim}: {said}" in start
+    assert (running["state"], running["answers"]) == ("active", False)
+    assert f"port taken by user 1000 of {squatter}" in table
+    assert f"{victim}: {said}" in restart
+    assert f"TCP ports taken: {port}; " in doctor
+    assert "1 of 1 instances do not answer SSH" in late
+    assert said in late
+    assert fleet.answering() == list(NAMES)
+
+
+# Waits for an answer as the commands do once they have looked at everything.
+LATE = """
+import sys
+from pathlib import Path
+from pipeline.errors import NiftyError
+from pipeline.host import instances, layout, state
+known = state.read_all(layout.Layout(Path("/home")))
+try:
+    instances.start(instances.select(known, names=[{suffix!r}]), known=known)
+except NiftyError as error:
+    sys.exit(str(error))
+"""

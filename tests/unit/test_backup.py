@@ -527,7 +527,7 @@ def test_all_that_stands_against_it_at_once(old: Path, tmp_path: Path) -> None:
     assert found == (
         "nifty3 is there and was not made by this program: it stays untouched",
         "nifty2: port 20002 is given to niftyother",
-        "nifty1: port 20001 is taken by a listener on this host (ss -ltnp)",
+        f"nifty1: port 20001 is taken by user {os.geteuid()} of this host (ss -ltnp)",
     )
 
 

@@ -19,7 +19,7 @@ from pipeline.host.wanted import Target, Wanted, named, numbered
 
 IMAGE, OTHER = "a" * 64, "b" * 64
 ROOM = PrefixFacts(path=Path("/home"), exists=True, free_bytes=1 << 30, free_inodes=100_000)
-SITE = Site(prefix=ROOM, listening=frozenset(), ephemeral=(32768, 60999))
+SITE = Site(prefix=ROOM, listening={}, ephemeral=(32768, 60999))
 EMPTY = Facts(site=SITE)
 SUBUID = UserRange(owner="eve", start=600000, count=65536, file="/etc/subuid")
 NEEDS = Needs(digest=IMAGE, files=(10, 5000), directories=3, links=2, once=1 << 20)
@@ -121,8 +121,13 @@ def test_ports_may_end_at_65535() -> None:
         (named(["x"], port=0), EMPTY, ["niftyx: port 0 is outside 1-65535"]),
         (
             numbered(1),
-            at(listening=frozenset([2201])),
-            ["nifty1: port 2201 is taken by a listener on this host (ss -ltnp)"],
+            at(listening={2201: frozenset([33])}),
+            ["nifty1: port 2201 is taken by user 33 of this host (ss -ltnp)"],
+        ),
+        (
+            numbered(2),
+            replace(there("1"), site=at(listening={2202: frozenset([590824])}).site),
+            ["nifty2: port 2202 is taken by user 1000 of nifty1 (ss -ltnp)"],
         ),
         (named(["x"], port=2201), there("1"), ["niftyx: port 2201 is given to nifty1"]),
         (
@@ -173,12 +178,12 @@ def test_what_cannot_be_is_told(targets: tuple[Target, ...], facts: Facts, told:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    facts = replace(at(listening=frozenset([2202]), free_bytes=1), roots=frozenset(["nifty1"]))
+    facts = replace(at(listening={2202: frozenset([0])}, free_bytes=1), roots=frozenset(["nifty1"]))
     assert len(problems(numbered(3), facts)) == 3
 
 
 def test_a_listener_on_its_own_port_is_the_instance_itself() -> None:
-    facts = replace(there("1"), site=at(listening=frozenset([2201])).site)
+    facts = replace(there("1"), site=at(listening={2201: frozenset([589824])}).site)
     assert planned(numbered(1), facts).actions == ()
 
 

@@ -224,6 +224,7 @@ def test_rows_as_json() -> None:
         "image": "ab" * 32,
         "state": "active",
         "answers": True,
+        "port_holder": None,
         "answer_source": "banner",
         "memory": 1_100_000,
         "memory_source": "pss",
@@ -239,6 +240,21 @@ def test_table_says_what_was_counted() -> None:
 def test_table_says_who_was_not_asked() -> None:
     rows = [replace(RUNS, is_asked=False, answers=answers) for answers in (True, False)]
     assert [line[4] for line in status.as_table(rows)[1:]] == ["listens", "silent"]
+
+
+def test_table_says_who_has_the_port() -> None:
+    rows = [replace(RUNS, answers=False, holder="user 1000 of nifty2")]
+    assert status.as_table(rows)[1][4] == "port taken by user 1000 of nifty2"
+
+
+def test_holder_is_whoever_is_not_of_the_instance() -> None:
+    known = [make_instance("1", number=1), make_instance("2", number=2, port=2202)]
+    first, second = known[0].base, known[1].base
+    owners = {2201: frozenset([first, first + 1000]), 2202: frozenset([second, first + 1000])}
+    assert status.holders(known, known, owners) == {"nifty2": "user 1000 of nifty1"}
+    assert status.holders(known[1:], known, {2202: frozenset([0])}) == {
+        "nifty2": "user 0 of this host"
+    }
 
 
 def test_listening_sockets_have_owners() -> None:

@@ -44,6 +44,8 @@ def of(count: int, *, first: int = 1, port: int = 2200, **others: Any) -> Wanted
 
 
 THOUSAND = of(1000)
+THERE = replace(THOUSAND, claims=tuple(replace(one, is_new=False) for one in THOUSAND.claims))
+HOSTS = replace(THERE, claims=tuple(replace(one, users=Users.HOST) for one in THERE.claims))
 REGISTERED = of(1000, registered=1000)
 
 # A host on which a thousand can run: what Debian 12 has after fix=yes.
@@ -83,7 +85,7 @@ DEBIAN = Host(
     files_open=1500,
     mounts=30,
     memory=8 * GIB,
-    listening=frozenset((22,)),
+    listening={22: frozenset([0])},
     ephemeral=(32768, 60999),
     controllers=frozenset(("cpu", "memory", "pids")),
     has_user_namespaces=True,
@@ -100,6 +102,10 @@ def named(name: str, wanted: Wanted, host: Host) -> Row:
     """The one row called *name*."""
     (found,) = [row for row in check(wanted, host) if row.name == name]
     return found
+
+
+def with_listener(port: int, *owners: int) -> Host:
+    return replace(DEBIAN, listening={port: frozenset(owners)})
 
 
 def with_sysctl(key: str, value: int) -> Host:
@@ -219,13 +225,26 @@ def test_unreadable_limit_does_not_block() -> None:
         ("TCP ports for root", replace(DEBIAN, open_ports=443), of(1, port=442), Status.OK),
         ("TCP ports of others", DEBIAN, of(1, kept_ports={2201: "niftyx"}), Status.FAIL),
         ("instances", DEBIAN, of(1, odd=("nifty1 is there",)), Status.FAIL),
-        ("TCP ports taken", replace(DEBIAN, listening=frozenset((2300,))), THOUSAND, Status.FAIL),
         (
             "TCP ports taken",
-            replace(DEBIAN, listening=frozenset((2300,))),
-            replace(THOUSAND, claims=tuple(replace(one, is_new=False) for one in THOUSAND.claims)),
+            with_listener(2300, 0),
+            THOUSAND,
+            Status.FAIL,
+        ),
+        (
+            "TCP ports taken",
+            # of nifty100: its server, and a user of its own
+            replace(DEBIAN, listening={2300: frozenset([7077888, 7078888])}),
+            THERE,
             Status.OK,
         ),
+        # of nifty99, of the host, and of both
+        (*("TCP ports taken", with_listener(2300, 7012352)), THERE, Status.FAIL),
+        (*("TCP ports taken", with_listener(2300, 0)), THERE, Status.FAIL),
+        (*("TCP ports taken", with_listener(2300, 7077888, 7012352)), THERE, Status.FAIL),
+        # with the host's users a server is root's
+        (*("TCP ports taken", with_listener(2201, 0)), HOSTS, Status.OK),
+        (*("TCP ports taken", with_listener(2201, 1000)), HOSTS, Status.FAIL),
         ("TCP ports others use", DEBIAN, of(100), Status.OK),
         ("TCP ports outgoing", DEBIAN, of(1, first=30568), Status.WARN),
         ("TCP ports outgoing", DEBIAN, of(1, first=30567), Status.OK),
@@ -490,7 +509,7 @@ def test_systemd_is_asked(host_tree: Path) -> None:
 
 
 def test_only_listeners_count_as_taken(host_tree: Path) -> None:
-    assert read(host_tree).listening == frozenset((2300,))
+    assert set(read(host_tree).listening or {}) == {2300}
 
 
 def test_prefix_below_a_mount_point_with_a_blank(host_tree: Path) -> None:
@@ -726,3 +745,17 @@ def test_fix_that_cannot_write_says_so(host_tree: Path) -> None:
 def test_reading_this_host_for_real() -> None:
     host = read()
     assert all(row.name for row in check(REGISTERED, host))
+
+
+def test_held_port_of_what_is_there_stops_starting_alone() -> None:
+    rows = check(THERE, with_listener(2300, 7012352 + 1000))
+    held = named("TCP ports taken", THERE, with_listener(2300, 7012352 + 1000))
+    assert held.detail == ("nifty100: port 2300 is taken by user 7013352 of this host (ss -ltnp)",)
+    assert held in blocking(rows, Stage.START)
+    assert blocking(rows, Stage.DEPLOY) == ()
+
+
+def test_holder_is_named_by_its_range() -> None:
+    wanted = replace(THERE, kept_slots={99: "nifty99"})
+    held = named("TCP ports taken", wanted, with_listener(2300, 7012352 + 1000))
+    assert held.detail == ("nifty100: port 2300 is taken by user 1000 of nifty99 (ss -ltnp)",)
