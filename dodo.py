@@ -121,7 +121,7 @@ def task_upgrade() -> Any:
 
 
 def task_backup() -> Any:
-    """Write instances into one file (to=FILE; all, or count= first=, names=; stop=yes)"""
+    """Write instances into one file (to=FILE; all, or count= first=, names=; stop=yes, dry=yes)"""
     return made(moving.backup, archives=True)
 
 

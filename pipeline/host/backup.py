@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 WINDOW = 27
 _LEVEL = 6
 _TOLD = 10  # problems of each instance
+# bytes that an entry takes beside its content, and a backup beside its entries
+_BESIDE, _ONCE = 512, 1 << 16
 
 
 class BackupError(ProblemsError):
@@ -43,11 +45,15 @@ class BackupError(ProblemsError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """One instance in a backup: its *entries* below its root, and the *size* of files in bytes."""
+    """One instance in a backup: its *entries* below its root, and the *size* of files in bytes.
+
+    *packed*: what of these bytes is packed: holes are not, and a hard link is once.
+    """
 
     name: str
     entries: int
     size: int
+    packed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,22 @@ class Report:
     sha256: str
     notes: tuple[str, ...]
     left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a backup would have in it: *images* as the bytes of their archives by digest."""
+
+    saved: tuple[Saved, ...]
+    images: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes that the file would have at most, were nothing of it compressible."""
+        entries = sum(one.entries + 1 for one in self.saved)
+        packed = sum(one.packed for one in self.saved) + sum(self.images.values())
+        return packed + entries * _BESIDE + _ONCE
 
 
 class _Counted:
@@ -111,6 +133,17 @@ def backup(
         notes=tuple(notes.lines),
         left_out=notes.count,
     )
+
+
+def preview(layout: Layout, names: Sequence[str]) -> Preview:
+    """What `backup` of *names* would write, after the same checks; nothing is written."""
+    check_owner(layout.prefix)
+    with locked(layout):
+        notes = Notes()
+        chosen, archives = _chosen(layout, names, notes)
+        saved = _survey(layout, chosen)
+    sizes = {digest: len(archive) for digest, archive in archives.items()}
+    return Preview(saved=saved, images=sizes, notes=tuple(notes.lines))
 
 
 @contextmanager
@@ -216,11 +249,17 @@ def _survey(layout: Layout, chosen: Sequence[Instance]) -> tuple[Saved, ...]:
     with trees.opened(layout.prefix) as prefix:
         for one in chosen:
             packer = Packer(one, b"", lambda _path, _why: None)
-            entries = size = strangers = 0
+            entries = size = packed = strangers = 0
+            linked: set[tuple[int, int]] = set()
             with trees.opened(one.name, at=prefix) as top:
                 for seen in walk(top, lambda _path, _why: None):
                     entries += 1
-                    size += seen.facts.st_size if stat.S_ISREG(seen.facts.st_mode) else 0
+                    if stat.S_ISREG(seen.facts.st_mode):
+                        size += seen.facts.st_size
+                        inode = (seen.facts.st_dev, seen.facts.st_ino)
+                        if inode not in linked:
+                            packed += min(seen.facts.st_size, seen.facts.st_blocks * 512)
+                        linked |= {inode} if seen.facts.st_nlink > 1 else set()
                     if why := packer.stranger(seen.facts):
                         strangers += 1
                         if strangers <= _TOLD:
@@ -229,7 +268,7 @@ def _survey(layout: Layout, chosen: Sequence[Instance]) -> tuple[Saved, ...]:
                     problems.append(f"{one.name}: / {why}")
             if strangers > _TOLD:
                 problems.append(f"{one.name}: and {strangers - _TOLD} more")
-            saved.append(Saved(name=one.name, entries=entries, size=size))
+            saved.append(Saved(name=one.name, entries=entries, size=size, packed=packed))
     if problems:
         raise BackupError(
             "nothing was backed up:",

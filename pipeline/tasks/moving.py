@@ -12,11 +12,12 @@ from pipeline.errors import NiftyError, UsageError
 from pipeline.progress import say
 from pipeline.tasks import before
 from pipeline.tasks.host import as_root, layout_of, selected, some, task, tells_damaged
+from pipeline.tasks.report import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline.host.backup import Report
+    from pipeline.host.backup import Preview, Report
     from pipeline.host.layout import Layout
     from pipeline.host.restorable import Todo
     from pipeline.host.state import Instance
@@ -30,21 +31,23 @@ def backup(settings: Settings) -> None:
     from pipeline.host import backup as saving  # noqa: PLC0415
     from pipeline.host import examination  # noqa: PLC0415
 
-    if not settings.to:
+    if not (settings.to or settings.dry):
         raise UsageError("where to?", hint="doit backup to=FILE, or to=- for a pipe")
-    if settings.dry:
-        raise UsageError("backup has no dry=yes", hint="doit status shows what would be in it")
     as_root("backup")
     layout = layout_of(settings)
     chosen = selected(settings)
     names = [one.name for one in chosen]
     is_pipe = settings.to == "-"
     target = Path(settings.to)
-    if not is_pipe:
+    if settings.to and not is_pipe:
         saving.check_target(target, layout, overwrite=settings.overwrite)
     up = examination.running(chosen)
     running = [one for one in chosen if one.name in up]
+    if settings.dry:
+        _tell_preview(settings, saving.preview(layout, names))
     _refuse_running(settings, running)
+    if settings.dry:
+        return
     file = (
         nullcontext(terminal.binary())
         if is_pipe
@@ -55,6 +58,25 @@ def backup(settings: Settings) -> None:
         live = () if settings.stop else [one.name for one in running]
         report = saving.backup(layout, names, sink, live=live)
     _tell_saved(settings, report)
+
+
+def _tell_preview(settings: Settings, preview: Preview) -> None:
+    if settings.format == "json":
+        rows = [
+            {"name": one.name, "entries": one.entries, "size": one.size} for one in preview.saved
+        ]
+        table = {"instances": rows, "images": dict(preview.images), "size_at_most": preview.size}
+        terminal.json(json.dumps(table | {"notes": preview.notes}, indent=1) + "\n")
+    else:
+        lines = [(one.name, f"{one.entries:,}", f"{one.size:,}") for one in preview.saved]
+        print_table(("name", "entries", "bytes"), lines)
+        for note in preview.notes:
+            say(note)
+    count = len(preview.images)
+    say(
+        f"{len(preview.saved)} would be backed up with {count} image{'s' * (count != 1)}: "
+        f"{preview.size / 1e6:.1f} MB at most, less as far as it can be compressed"
+    )
 
 
 def _refuse_running(settings: Settings, running: Sequence[Instance]) -> None:

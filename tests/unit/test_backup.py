@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import stat
@@ -675,8 +676,41 @@ def test_the_host_key_is_the_same(old: Path, tmp_path: Path) -> None:
     assert (new / "nifty1" / HOST_KEY).read_bytes() == (old / "nifty1" / HOST_KEY).read_bytes()
 
 
-def test_there_is_no_preview_of_a_backup_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_preview_lists_what_a_backup_writes_and_bounds_its_size(
+    old: Path, tmp_path: Path
+) -> None:
+    before = tree(old / "nifty2", base(old, "2"))
+    preview = backup.preview(Layout(old), NAMES)
+    with (tmp_path / "one.tar.zst").open("wb") as sink:
+        report = backup.backup(Layout(old), NAMES, sink)
+    assert preview.saved == report.saved
+    assert list(preview.images) == [IMAGE.digest]
+    # nifty2 has a file of 1 GB with nothing in it
+    assert preview.saved[1].size > 1 << 30
+    assert report.size <= preview.size < 1 << 23
+    assert tree(old / "nifty2", base(old, "2")) == before
+
+
+def test_a_preview_refuses_what_a_backup_refuses(old: Path) -> None:
+    with pytest.raises(BackupError, match="nifty7: not deployed any more"):
+        backup.preview(Layout(old), ["nifty7"])
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root, as a backup")
+def test_a_preview_is_told_and_nothing_is_written(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     to = tmp_path / "one.tar.zst"
-    [(act, words)] = moving.backup(Settings(to=str(to), dry=True))["actions"]
-    assert "backup has no dry=yes" in act(*words).message
+    plain = Settings(prefix=old, dry=True)
+    for given in (plain, replace(plain, to=str(to)), replace(plain, to=str(to), format="json")):
+        [(act, settings)] = moving.backup(given)["actions"]
+        assert act(*settings) is None
+        told = capsys.readouterr()
+        assert [name for name in NAMES if name in told.out] == list(NAMES)
+        assert re.search(
+            r"^3 would be backed up with 1 image: [\d.]+ MB at most", told.err, re.MULTILINE
+        )
     assert not to.exists()
+    to.write_text("there already")
+    [(act, settings)] = moving.backup(Settings(prefix=old, dry=True, to=str(to)))["actions"]
+    assert "there already" in act(*settings).message
