@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import elf
-from pipeline.build import applets, gate, kconfig, patch, plain, source, toolchain
+from pipeline.build import applets, gate, kconfig, libc, patch, plain, source, toolchain
 from pipeline.build.pack import put
 from pipeline.build.recipe import Autoconf, Component, Extract, Kbuild, Make
 from pipeline.build.store import locked
@@ -65,7 +65,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """Where compiling happens: results, scratch folders, the compiler's own cache, logs."""
+    """Where compiling happens: results, scratch folders, the C library, logs."""
 
     root: Path
     jobs: int = 0  # 0: as many as there are processors for this process
@@ -79,8 +79,8 @@ class Workshop:
         return self.root / "work"
 
     @property
-    def compiler_cache(self) -> Path:
-        return self.root / "zig"
+    def libraries(self) -> Path:
+        return self.root / "musl"
 
     @property
     def logs(self) -> Path:
@@ -121,7 +121,7 @@ _CODE = tuple(
     _sha256(Path(file or ""))
     for file in (
         __file__,
-        *(module.__file__ for module in (applets, kconfig, patch, plain, source, toolchain)),
+        *(module.__file__ for module in (applets, kconfig, libc, patch, plain, source, toolchain)),
     )
 )
 
@@ -230,7 +230,7 @@ def _make(
     architecture: str,
 ) -> None:
     bench = shop.scratch / component.name
-    for path in (shop.results, bench, shop.compiler_cache, shop.logs):
+    for path in (shop.results, bench, shop.libraries, shop.logs):
         path.mkdir(parents=True, exist_ok=True)
     with _scratch(bench) as scratch:
         log = shop.logs / f"{component.name}.log"
@@ -318,7 +318,12 @@ class _Job:
         unpacked = scratch / "source"
         unpacked.mkdir()
         top = source.unpack(packed, unpacked, epoch=component.epoch)
-        tools.install(scratch / "tools", top)
+        jobs = shop.jobs or len(os.sched_getaffinity(0))
+        tools.install(
+            scratch / "tools",
+            top,
+            lambda target: libc.provide(tools, target, shop.libraries, jobs=jobs, log=log),
+        )
         for item in component.patch:
             text = beneath(folder, item.file).read_bytes().decode("utf-8", "surrogateescape")
             patch.apply(text, top, name=f"{component.name}/{item.file}")
@@ -326,10 +331,8 @@ class _Job:
             component=component,
             folder=folder,
             top=top,
-            environment=tools.environment(
-                scratch / "tools", shop.compiler_cache.resolve(), epoch=component.epoch
-            ),
-            jobs=shop.jobs or len(os.sched_getaffinity(0)),
+            environment=tools.environment(scratch / "tools", epoch=component.epoch),
+            jobs=jobs,
             log=log,
             triple=tools.target,
         )

@@ -22,7 +22,7 @@ from pipeline.build import plain
 from pipeline.errors import NiftyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # What the two builds start, as execve(2) was seen to be called, less what configure only tries.
 PROGRAMS = (
@@ -47,9 +47,6 @@ for word in sys.argv[1:]:
 sys.stdout.buffer.write(bz2.compress(sys.stdin.buffer.read(), level))
 """
 
-# Link options of BusyBox's `trylink` that only inform, and that zig's linker refuses.
-_REFUSED = ("-Wl,--warn-common", "-Wl,-Map,*", "-Wl,--verbose")
-
 
 class ToolchainError(NiftyError):
     """A wheel of the `build` extra, or a program of the system, is missing."""
@@ -69,64 +66,87 @@ class Toolchain:
         """The triple for programs that run during the build, static as well."""
         return f"{os.uname().machine}-linux-musl"
 
-    def install(self, folder: Path, sources: Path) -> None:
+    @property
+    def library(self) -> Path:
+        """What the compiler brings as sources: its headers, musl, compiler-rt."""
+        return self.zig.parent / "lib"
+
+    @property
+    def musl(self) -> Path:
+        """The sources of musl that are in C."""
+        return self.library / "libc" / "musl"
+
+    def install(self, folder: Path, sources: Path, sysroot_of: Callable[[str], Path]) -> None:
         """Write wrappers named cc, hostcc, ar, ranlib, strip into *folder*; bzip2 if there is none.
 
         A build that finds them on PATH by their plain names embeds no path of this machine, and
-        the compiler forgets where *sources* lies (`__FILE__`, debug information).
+        the compiler forgets where *sources* lies (`__FILE__`, debug information). *sysroot_of*
+        gives, for a triple, the folder with its C library (see libc.py).
 
-        zig makes a musl for each level of optimisation it links with, half a minute each, and
-        without -O it links as for debugging: -Oz is cc's default, and all there is to hostcc,
-        whose programs run for a moment.
+        The compiler and the linker that are in zig are called without `zig cc` around them, which
+        would start a second compiler for each file and make a C library for each set of flags.
         """
         folder.mkdir(parents=True)
+        library = plain.named(self.library, folder / "library")
         zig = shlex.quote(str(self.zig))
-        drop = "|".join(_REFUSED)
-        forget = shlex.quote(f"-ffile-prefix-map={sources}=.")
-        for name, target, first, last in (
-            ("cc", self.target, "-Oz", ""),
-            ("hostcc", self.host_target, "", "-Oz"),
-        ):
-            _script(
-                folder / name,
-                "for word do\n"
-                "  shift\n"
-                f'  case $word in {drop}) ;; *) set -- "$@" "$word" ;; esac\n'
-                "done\n"
-                f'exec {zig} cc -target {target} {first} {forget} "$@" {last}\n',
-            )
+        script(folder / "ld", f'exec {zig} ld.lld "$@"\n')
+        for name, target in (("cc", self.target), ("hostcc", self.host_target)):
+            sysroot = plain.named(sysroot_of(target), folder / f"{name}-sysroot")
+            options = [
+                *(f"--target={target}", f"--sysroot={sysroot}"),
+                *(f"--ld-path={folder / 'ld'}", "-static", "-fno-PIE", "-nostdinc"),
+                *(word for path in headers(library, target) for word in ("-isystem", str(path))),
+                *("-Oz", f"-ffile-prefix-map={sources}=.", "-Wno-unused-command-line-argument"),
+            ]
+            config = folder / f"{name}.cfg"
+            config.write_text("".join(f"{_quoted(option)}\n" for option in options), "utf-8")
+            script(folder / name, f'exec {zig} clang --config={shlex.quote(str(config))} "$@"\n')
         for name in ("ar", "ranlib"):
-            _script(folder / name, f'exec {zig} {name} "$@"\n')
-        _script(folder / "strip", ":\n")  # the linker has stripped already
+            script(folder / name, f'exec {zig} {name} "$@"\n')
+        script(folder / "strip", ":\n")  # the linker has stripped already
         if shutil.which("bzip2", path=_SEARCH) is None:
             bzip2(folder)
         (folder / "make").symlink_to(self.make)
 
-    def environment(self, tools: Path, cache: Path, *, epoch: int) -> Mapping[str, str]:
+    def environment(self, tools: Path, *, epoch: int) -> Mapping[str, str]:
         """The whole environment of a build: nothing of the user's is in it.
 
-        *cache* keeps what the compiler makes of its own sources (musl); objects of this build go
-        with it: no other finds them again, and each would leave some 150 MB. *epoch* is
-        SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/).
+        *tools* is the folder that `install` filled, and *epoch* is SOURCE_DATE_EPOCH
+        (https://reproducible-builds.org/specs/source-date-epoch/).
         """
-        own = self.zig.parent / "lib"
-        library = plain.named(own, tools.parent / "lib")
         return {
             "PATH": f"{tools}:{_SEARCH}",
             "LC_ALL": "C",
             "TZ": "UTC0",
             "HOME": str(tools.parent),
+            "TMPDIR": str(tools),
             "CONFIG_SHELL": "/bin/sh",
             "KCONFIG_NOTIMESTAMP": "1",
             "SOURCE_DATE_EPOCH": str(epoch),
-            "ZIG_GLOBAL_CACHE_DIR": str(plain.named(cache, tools.parent / "cache")),
-            "ZIG_LOCAL_CACHE_DIR": str(tools.parent / "objects"),
-            # zig finds its own by itself
-            **({} if library == own else {"ZIG_LIB_DIR": str(library)}),
         }
 
 
-def _script(path: Path, body: str) -> None:
+def _quoted(option: str) -> str:
+    """*option* as a word of a configuration file of Clang's."""
+    return '"' + option.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def machine(target: str) -> str:
+    """The first part of the triple *target*."""
+    return target.split("-", maxsplit=1)[0]
+
+
+def headers(library: Path, target: str) -> tuple[Path, ...]:
+    """Folders in zig's *library* of Clang's, musl's and Linux's headers, in the order of search."""
+    name = machine(target)
+    linux = {"x86_64": "x86"}.get(name, name)
+    names = (f"{name}-linux-musl", "generic-musl", f"{linux}-linux-any", "any-linux-any")
+    include = library / "libc" / "include"
+    return (library / "include", *(include / each for each in names))
+
+
+def script(path: Path, body: str) -> None:
+    """Write *body* to *path* as a program for /bin/sh."""
     path.write_text(f"#!/bin/sh\n{body}", "utf-8")
     path.chmod(0o755)
 
@@ -134,7 +154,7 @@ def _script(path: Path, body: str) -> None:
 def bzip2(folder: Path) -> None:
     """Write the stand-in for bzip2 into *folder*."""
     python, program = shlex.quote(sys.executable), shlex.quote(_BZIP2)
-    _script(folder / "bzip2", f'exec {python} -I -S -c {program} "$@"\n')
+    script(folder / "bzip2", f'exec {python} -I -S -c {program} "$@"\n')
 
 
 def versions() -> tuple[tuple[str, str], ...]:

@@ -153,24 +153,24 @@ def tiny(public_folder: Path) -> Checkout:
     made = copied(public_folder / "tiny")
     shutil.rmtree(made.root / "recipes" / "components")
     write_recipes(made.root)
-    share_compiler_cache(made)
+    share_libc(made)
     return made
 
 
 def bring_along(checkout: Checkout, made: Checkout, *parts: str) -> None:
-    """Copy *parts* of the artifacts to *made*, and let it use the same compiler cache."""
+    """Copy *parts* of the artifacts to *made*, and let it use the same musl."""
     for part in parts:
         if (checkout.artifacts / part).is_dir():
             shutil.copytree(checkout.artifacts / part, made.artifacts / part, symlinks=True)
-    share_compiler_cache(made)
+    share_libc(made)
 
 
-def share_compiler_cache(made: Checkout) -> None:
-    """Let *made* use the musl that the real checkout's compiler has made already."""
-    shared = PROJECT / "artifacts" / "cache" / "zig"
+def share_libc(made: Checkout) -> None:
+    """Let *made* use the musl that the real checkout has made already."""
+    shared = PROJECT / "artifacts" / "cache" / "musl"
     shared.mkdir(parents=True, exist_ok=True)
     made.cache.mkdir(parents=True, exist_ok=True)
-    (made.cache / "zig").symlink_to(shared)
+    (made.cache / "musl").symlink_to(shared)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 pytest_plugins = ["checkouts"]
 
-SIZE_LIMIT = 900_000  # bytes of the default image's .tar.zst
+SIZE_LIMIT = 800_000  # bytes of the default image's .tar.zst
 DROPBEAR = {"dropbear", "dbclient", "dropbearkey", "dropbearconvert", "scp"}
 
 

@@ -30,7 +30,6 @@ volatile int one = 1;
 void _start(void) { for (;;) zero[one] += one; }
 """
 HELLO = '#include <stdio.h>\nint main(void) { return puts("hello"); }'
-USERS = "#include <pwd.h>\nint main(int n, char **words) { return getpwnam(words[0]) != 0; }"
 LIBRARY = "int twice(int x) { return 2 * x; }\nint extra(void) { return 1; }"
 VERSIONS = "TINY_1.2 { global: twice; local: *; };\nTINY_1.10 { global: extra; } TINY_1.2;"
 
@@ -358,10 +357,6 @@ def test_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
 
 def refused(content: bytes, limits: gate.Budget = ROOMY) -> tuple[str, ...]:
     return gate.problems(facts(content), content, name="tiny", limits=limits)
-
-
-def test_gate_passes_a_musl_program_that_looks_up_users(compiled: Compile) -> None:
-    assert refused(compiled(USERS, "-static", "-s")) == ()
 
 
 def test_gate_refuses_a_dynamic_program(dynamic: bytes) -> None:

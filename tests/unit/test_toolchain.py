@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import distribution
-from pipeline.build import plain, toolchain
+from pipeline.build import libc, plain, toolchain
 from pipeline.host.runners import RUNNERS
+from pipeline.paths import PROJECT
 from pipeline.run import run
 
 if TYPE_CHECKING:
@@ -61,16 +63,39 @@ def test_the_compiler_works_wherever_it_lies(tmp_path: Path, name: str) -> None:
         (there / "zig").hardlink_to(real.zig)
     except OSError:  # of another file system, or of another user
         shutil.copy(real.zig, there / "zig")
-    cache = tmp_path / name / "cache"
-    cache.mkdir()
-    work = tmp_path / "work"
+    work, sysroot = tmp_path / "work", tmp_path / name / "sysroot"
+    cache = PROJECT / "artifacts" / "cache" / "musl"
+    cache.mkdir(parents=True, exist_ok=True)
+    made = libc.provide(real, real.host_target, cache, jobs=2, log=tmp_path / "log")
+    sysroot.symlink_to(made)
     tools = replace(real, zig=there / "zig")
-    tools.install(work / "tools", work)
-    # a source that no cache has, with headers: these stand in the dependency file
-    (work / "x.c").write_text(f"#include <stdio.h>\nint x{os.urandom(8).hex()};\n")
-    environment = tools.environment(work / "tools", cache, epoch=0)
-    run(["cc", "-c", "x.c", "-o", "x.o"], cwd=work, env=environment)
-    assert (work / "x.o").read_bytes()[:4] == b"\x7fELF"
+    tools.install(work / "tools", work, lambda _target: sysroot)
+    (work / "x.c").write_text('#include <stdio.h>\nint main(void) { return puts("works") < 0; }\n')
+    environment = tools.environment(work / "tools", epoch=0)
+    run(["cc", "-MD", "x.c", "-o", "x"], cwd=work, env=environment)
+    assert run([work / "x"]).stdout == "works\n"
+    assert "/stdio.h" in (work / "x.d").read_text()
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\nb \\#", "$HOME: #'ä'"])
+def test_how_musl_is_compiled_does_not_depend_on_where(tmp_path: Path, name: str) -> None:
+    real = toolchain.find(os.uname().machine)
+    there = tmp_path / name / "ziglang"
+    there.mkdir(parents=True)
+    for part in ("lib", "zig"):
+        (there / part).symlink_to(real.zig.parent / part)
+    told = []
+    for tools, work in (
+        (real, tmp_path / "plain"),
+        (replace(real, zig=there / "zig"), there / "w"),
+    ):
+        work.mkdir()
+        (work / "library").symlink_to(tools.library)
+        libc._describe(tools, tools.target, work)
+        files = {path.name: path.read_text() for path in work.iterdir() if path.is_file()}
+        zig = f"exec {shlex.quote(str(tools.zig))} "
+        told.append({title: text.replace(zig, "exec zig ") for title, text in files.items()})
+    assert told[0] == told[1]
 
 
 def test_a_folder_with_a_plain_path_is_where_compiling_happens(tmp_path: Path) -> None:
