@@ -69,15 +69,20 @@ def _write_environments(layout: Layout, known: Known) -> None:
     found = _environments(layout, known)
     for line in found.told:
         say(line)
+    gone = [
+        path.name
+        for path in folder.iterdir()
+        if path not in found.wanted and path.stem not in found.kept
+    ]
     with trees.opened(folder) as at:
-        for path in tuple(folder.iterdir()):
-            if path not in found.wanted and path.stem not in found.kept:
-                trees.remove(at, path.name)
+        for name in gone:
+            trees.remove(at, name)
     batch = Batch(layout)
     for path, text in found.wanted.items():
         if not files.holds(path, text.encode()):
             batch.put(path, text.encode())
-    batch.commit()
+    if not batch.commit() and gone:
+        files.sync_folder(folder)
 
 
 def outdated(layout: Layout, known: Known) -> tuple[Path, ...]:
