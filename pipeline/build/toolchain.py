@@ -89,7 +89,12 @@ class Toolchain:
         folder.mkdir(parents=True)
         library = plain.named(self.library, folder / "library")
         zig = shlex.quote(str(self.zig))
-        script(folder / "ld", f'exec {zig} ld.lld "$@"\n')
+        # as zig does: what has been rewritten in zig is one object, of which a program needs little
+        script(
+            folder / "ld",
+            f'for word do [ "$word" != -r ] || exec {zig} ld.lld "$@"; done\n'
+            f'exec {zig} ld.lld --gc-sections "$@"\n',
+        )
         for name, target in (("cc", self.target), ("hostcc", self.host_target)):
             sysroot = plain.named(sysroot_of(target), folder / f"{name}-sysroot")
             options = [

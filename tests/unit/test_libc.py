@@ -63,6 +63,10 @@ def test_programs_run_however_they_are_linked(tools: Path, options: str) -> None
     assert run([linked(tools, *options.split())]).stdout == SAID
 
 
+def test_a_program_has_only_what_it_needs(tools: Path) -> None:
+    assert linked(tools, "-s").stat().st_size < 60_000
+
+
 def test_a_program_passes_the_gate_as_it_is(tools: Path) -> None:
     content = linked(tools, "-s").read_bytes()
     facts = elf.parse(content, "users")
