@@ -38,6 +38,7 @@ class Settings:
     command: str = ""
     count: int | None = None
     counts: tuple[int, ...] = ()
+    disk: int | None = None  # bytes, 0 for none
     dry: bool = False
     file: str = ""
     firewall: str = ""
@@ -156,6 +157,17 @@ def _names(value: str) -> tuple[str, ...]:
     return tuple(f"nifty{_name(part)}" for part in value.split(","))
 
 
+def _size(value: str) -> int:
+    """Bytes of `64M`; K, M, G and T are powers of 1024, as systemd's; 0 for `none`."""
+    if value == "none":
+        return 0
+    found = re.fullmatch(r"([1-9][0-9]{0,6})([KMGT])", value, re.ASCII)
+    size = int(found[1]) << {"K": 10, "M": 20, "G": 30, "T": 40}[found[2]] if found else 0
+    if not _LEAST_DISK <= size <= _MOST_DISK:
+        raise ValueError("a size such as 64M or 1G, from 1M to 1024T, or none")
+    return size
+
+
 def _directory(value: str) -> Path:
     path = Path(value)
     if "\0" in value or not path.is_absolute() or ".." in path.parts:
@@ -165,6 +177,7 @@ def _directory(value: str) -> Path:
 
 # As many as there are ports for from 2201 on.
 _MOST = 63335
+_LEAST_DISK, _MOST_DISK = 1 << 20, 1 << 50
 
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "apply": _truth,
@@ -175,6 +188,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "command": _command,
     "count": _whole(1, _MOST),
     "counts": _several(_whole(1, _MOST)),
+    "disk": _size,
     "dry": _truth,
     "file": _path,
     "firewall": _choice("nft", "firewalld"),

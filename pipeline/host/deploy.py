@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import ProblemsError
-from pipeline.host import access, clients, facts, images, mend, state, trees
+from pipeline.host import access, clients, facts, images, mend, quota, state, trees
+from pipeline.host.batch import Batch
+from pipeline.host.bounds import Rebound
 from pipeline.host.layout import Layout, locked, prepare
 from pipeline.host.maker import Made, Maker
 from pipeline.host.needs import Needs
@@ -127,6 +129,7 @@ def apply(todo: Plan, image: Image, granted: Access | None, known: facts.Facts) 
             for action in todo.actions:
                 if isinstance(action, Clean):
                     trees.remove(new, action.leftover)
+        _rebound(todo, layout, known.instances)
         if todo.creations and granted is None:
             granted = access.make_fleet_key(layout)
             notes.append(f"no public key of yours was found; {layout.fleet_key} opens them all")
@@ -139,7 +142,7 @@ def apply(todo: Plan, image: Image, granted: Access | None, known: facts.Facts) 
         notes += told
         present = state.read_all(layout) if told else known.instances
         if todo.creations and granted is not None:
-            _create(todo, image, granted, layout, present)
+            _create(todo, image, granted, layout, replace(known, instances=present))
         elif todo.actions:
             clients.write(layout, present)
     except OSError as error:
@@ -168,12 +171,29 @@ def _mended(
     return (*told, *(mend.mend(layout, lost, granted) if lost else ()))
 
 
-def _create(
-    todo: Plan, image: Image, granted: Access, layout: Layout, present: tuple[Instance, ...]
-) -> None:
-    creations = todo.creations
-    maker = Maker(layout, todo.wanted, image, granted)
+def _rebound(todo: Plan, layout: Layout, present: tuple[Instance, ...]) -> None:
+    """Raises OSError with the path of a root that cannot have another bound."""
     there = {one.suffix: one for one in present}
+    batch = Batch(layout)
+    try:
+        with trees.opened(layout.prefix) as at:
+            for action in todo.actions:
+                if isinstance(action, Rebound):
+                    one = there[action.suffix]
+                    try:
+                        with trees.opened(one.name, at=at) as root:
+                            quota.limit(root, action.new)
+                    except OSError as error:
+                        raise OSError(error.errno, error.strerror, one.name) from error
+                    state.record(batch, layout, replace(one, disk=action.new))
+    finally:
+        batch.commit()
+
+
+def _create(todo: Plan, image: Image, granted: Access, layout: Layout, known: facts.Facts) -> None:
+    creations = todo.creations
+    maker = Maker(layout, todo.wanted, image, granted, known.site)
+    there = {one.suffix: one for one in known.instances}
 
     for at in range(0, len(creations), _BATCH):
         part = creations[at : at + _BATCH]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import distribution
+from pipeline.host import bounds
 from pipeline.host.rows import MIB, Row, Stage, Status, Wanted, unreadable
 from pipeline.host.runners import RUNNERS
 from pipeline.host.state import Users
@@ -87,6 +88,7 @@ def prefix_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
     )
     inodes = many * wanted.needs.inodes_each(beside=beside) + once * wanted.needs.once_inodes
     yield _inodes(inodes, many, facts)
+    yield bounds.row(wanted, facts)
 
 
 def memory_row(wanted: Wanted, host: Host) -> Row:

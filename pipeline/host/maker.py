@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.host import identity, images, replay, state, trees
+from pipeline.host import bounds, identity, images, quota, replay, state, trees
 from pipeline.host.layout import DIRECTORY
 from pipeline.host.rename import Mover
 from pipeline.host.state import Instance
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.host.images import Image
     from pipeline.host.layout import Layout
     from pipeline.host.plan import Create
+    from pipeline.host.site import Site
     from pipeline.host.wanted import Wanted
 
 _STATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -54,8 +55,11 @@ class Made:
 class Maker:
     """Everything that is the same for all instances of a deploy, worked out before the fork."""
 
-    def __init__(self, layout: Layout, wanted: Wanted, image: Image, granted: Access) -> None:
+    def __init__(
+        self, layout: Layout, wanted: Wanted, image: Image, granted: Access, site: Site
+    ) -> None:
         self._layout, self._wanted, self._image, self._granted = layout, wanted, image, granted
+        self._site = site
         self._blank = identity.blank(image.rootfs, image.manifest)
         entries = images.entries_of(image, wanted.share, granted)
         self._template = replay.compile_entries(entries, self._blank.paths)
@@ -79,6 +83,7 @@ class Maker:
             boot=wanted.boot,
             register=wanted.register,
             fleet=self._granted.fleet,
+            disk=action.disk,
         )
 
     def start(self, creations: tuple[Create, ...]) -> Callable[[int], bytes]:
@@ -98,6 +103,11 @@ class Maker:
             record = b"%b.json" % name
             try:
                 os.fchdir(new)
+                if action.disk:
+                    projects = bounds.projects(action.number, self._site.projects)
+                    quota.make(new, name, projects=projects, size=action.disk)
+                else:
+                    os.mkdir(name, 0o755)  # noqa: PTH102 (in the current directory)
                 made = self._write(writer, action, name)
                 os.fchdir(new)
                 _record(record, state.encode(self.instance(action, made)))
@@ -131,7 +141,6 @@ class Maker:
     def _write(self, writer: replay.Writer, action: Create, temporary: bytes) -> Made:
         base = state.base_of(action.number, self._wanted.users)
         key, machine_id = identity.new_host_key(), identity.new_machine_id()
-        os.mkdir(temporary, 0o755)  # noqa: PTH102 (below the current directory, in a hot loop)
         if base:
             os.chown(temporary, base, base)
         os.chdir(temporary)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import starmap
 from typing import TYPE_CHECKING
 
-from pipeline.host import limits, rows
+from pipeline.host import bounds, limits, rows
+from pipeline.host.bounds import Rebound
 from pipeline.host.rows import Claim, Stage
 from pipeline.host.runners import RUNNERS
 from pipeline.host.state import LAST_SLOT, Users
@@ -72,17 +73,22 @@ class Mend:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Make an instance's root and record it; *finish*: its state is there already."""
+    """Make an instance's root and record it; *finish*: its state is there already.
+
+    The root never holds more than *disk* bytes; 0: no bound.
+    """
 
     suffix: str
     number: int
     port: int
     finish: bool = False
+    disk: int = 0
 
     def __str__(self) -> str:
         """One line for `dry=yes`."""
         how = "finish" if self.finish else "create"
-        return f"{how} nifty{self.suffix}, port {self.port}"
+        bound = f", at most {bounds.told(self.disk)} of disk" if self.disk else ""
+        return f"{how} nifty{self.suffix}, port {self.port}{bound}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,7 @@ class WriteLists:
         return "write .nifty/known_hosts and .nifty/ssh_config"
 
 
-Action = Clean | StoreImage | Rebuild | Mend | Create | WriteLists
+Action = Clean | StoreImage | Rebuild | Mend | Rebound | Create | WriteLists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +150,8 @@ def ask(
     new = {claim.suffix for claim in claims}
     there = [known[one.suffix] for one in wanted.targets if one.suffix in known.keys() - new]
     claims += [
-        Claim(one.suffix, one.port, one.number, users=one.users, is_new=False) for one in there
+        Claim(one.suffix, one.port, one.number, users=one.users, is_new=False, disk=one.disk)
+        for one in there
     ]
     names = {claim.name for claim in claims}
     others = [one for one in facts.instances if one.name in running - names]
@@ -168,6 +175,7 @@ def ask(
         kept_slots={one.number: one.name for one in kept if one.users is Users.PRIVATE},
         odd=tuple(odd),
         needs=needs,
+        disk=wanted.disk or 0,
         is_stored=needs.digest in facts.images,
         typed=typed,
     )
@@ -197,7 +205,13 @@ def plan(wanted: Wanted, facts: Facts, needs: Needs) -> Plan:
     limits.refuse(asked, found, Stage.DEPLOY)
     known = {one.suffix: one for one in facts.instances}
     creations = tuple(
-        Create(claim.suffix, claim.slot, claim.port, finish=claim.suffix in known)
+        Create(
+            claim.suffix,
+            claim.slot,
+            claim.port,
+            finish=claim.suffix in known,
+            disk=claim.disk,
+        )
         for claim in asked.new
     )
     lost = _rebuilds(wanted, facts)
@@ -207,7 +221,7 @@ def plan(wanted: Wanted, facts: Facts, needs: Needs) -> Plan:
         actions.append(StoreImage(needs.digest))
     actions += lost
     actions += starmap(Mend, facts.lost.items())
-    actions += creations
+    actions += (*bounds.rebounds(wanted, known, facts), *creations)
     if lost or creations or not facts.lists_current:
         actions.append(WriteLists())
     warnings = (*limits.warnings(found), *_difference_warnings(wanted, known, facts, needs))
@@ -263,7 +277,8 @@ def _new(
         if slot is None:
             odd.append(f"{target.name}: no user range is free")
             continue
-        yield Claim(target.suffix, port, slot, users=wanted.users)
+        disk = old.disk if old and wanted.disk is None else wanted.disk or 0
+        yield Claim(target.suffix, port, slot, users=wanted.users, disk=disk)
 
 
 def _difference_warnings(
@@ -285,6 +300,9 @@ def _difference_warnings(
     runners = [one for one in there if one.runner is not wanted.runner]
     if runners:
         yield f"{_list(runners)} stay with another runner=; 'doit upgrade runner=…' changes it"
+    free = bounds.unbounded(wanted, known, facts)
+    if free:
+        yield f"{_list(free)} stay without disk=; undeploy them to change it"
     asked = {target.suffix for target in wanted.targets}
     halves = [
         one for one in known.values() if one.suffix not in asked and one.name not in facts.roots

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import NiftyError
-from pipeline.host import access, identity, images, instances, state, trees
+from pipeline.host import access, identity, images, instances, quota, state, trees
 from pipeline.host.plan import PORT_BASE
 from pipeline.host.runner import environment_file, mounts_file
 from pipeline.host.state import Instance, Runner, Share, StateError, Users
@@ -71,6 +71,7 @@ def rebuild(
                 boot=instances.is_enabled(suffix),
                 register="NIFTY_REGISTER=yes" in unit,
                 fleet=_has_fleet_key(layout, root, manifest),
+                disk=use.limit if (use := quota.use(root)) else 0,
             )
     except OSError as error:
         raise StateError(f"{name}: {error.filename}: {error.strerror}") from error

@@ -10,6 +10,7 @@ from pipeline import files
 from pipeline.errors import NiftyError, ProblemsError
 from pipeline.host import (
     access,
+    bounds,
     examination,
     facts,
     images,
@@ -50,7 +51,8 @@ class Todo:
     """What is to be done: *make* are instances as they will be, *done* were made by a run before.
 
     *images* are those to be kept, *key* the fleet's private key if it is to be; *seal* is the
-    digest that the backup is sealed with, *rooms* what each instance takes.
+    digest that the backup is sealed with, *rooms* what each instance takes, *projects* are numbers
+    that are not to be had for a bound on a disk.
     """
 
     make: tuple[Instance, ...]
@@ -59,6 +61,7 @@ class Todo:
     key: bytes | None
     seal: str
     rooms: Mapping[str, Room]
+    projects: frozenset[int]
     warnings: tuple[str, ...]
 
     def lines(self) -> tuple[str, ...]:
@@ -72,6 +75,7 @@ class Todo:
             told.append(
                 f"restore {one.name}, port {one.port}, users from {one.base} on, "
                 f"runner {one.runner}, {room.size / _MIB:.1f} MiB, {room.inodes} inodes"
+                + (f", at most {bounds.told(one.disk)} of disk" if one.disk else "")
             )
         return tuple(told) or ("nothing to do",)
 
@@ -149,6 +153,7 @@ def _decided(case: _Case, stage: Stage | None) -> Todo:
         key=key,
         seal=case.scanned.seal,
         rooms=case.scan.rooms,
+        projects=case.known.site.projects,
         warnings=tuple(case.warnings),
     )
 
@@ -185,6 +190,7 @@ def _as_wished(case: _Case, one: Instance) -> Instance:
         one,
         runner=wish.runner or one.runner,
         boot=one.boot if wish.boot is None else wish.boot,
+        disk=one.disk if wish.disk is None else wish.disk,
     )
 
 
@@ -207,7 +213,7 @@ def _claims(
             known,
             USUAL,
         )
-        claims += asked.claims
+        claims += [replace(claim, disk=group[claim.suffix].disk) for claim in asked.claims]
         odd += asked.odd
         new = [
             replace(
@@ -301,6 +307,10 @@ def _unfit(case: _Case, make: Sequence[Instance]) -> Iterator[str]:
             f"{_some(shared)}: shares the host's users, so root inside is root here but for some "
             "capabilities; say users=host if you trust this backup as you trust root"
         )
+    for one in make:
+        if case.wish.disk and case.scan.rooms[one.name].size > case.wish.disk:
+            size = case.scan.rooms[one.name].size / _MIB
+            yield f"{one.name}: takes {size:.1f} MiB, disk={bounds.told(one.disk)} is less"
     told = set()
     for one in make:
         base = None if one.users is Users.HOST else one.base

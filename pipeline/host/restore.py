@@ -8,11 +8,23 @@ which backup it is, and the same command goes on with those that are missing.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import ProblemsError
-from pipeline.host import access, clients, images, inventory, restorable, state, trees, upgrade
+from pipeline.host import (
+    access,
+    bounds,
+    clients,
+    images,
+    inventory,
+    quota,
+    restorable,
+    state,
+    trees,
+    upgrade,
+)
 from pipeline.host.layout import locked, prepare
 from pipeline.host.parcel import shown
 from pipeline.host.rename import Mover
@@ -101,7 +113,7 @@ class _Stager:
 
     def __init__(self, todo: Todo, new: int) -> None:
         self._wanted = {one.name: one for one in todo.make}
-        self._new = new
+        self._new, self._named = new, todo.projects
         self._root: Unpacker | None = None
 
     def image(self, digest: str, archive: bytes) -> None:
@@ -114,7 +126,9 @@ class _Stager:
         here = self._wanted.get(one.name)
         if here is not None:
             prefix = inventory.root_path(one.name)
-            self._root = Unpacker(self._new, one.name, here.base, prefix)
+            numbers = bounds.projects(here.number, self._named)
+            make = partial(quota.make, projects=numbers, size=0) if here.disk else None
+            self._root = Unpacker(self._new, one.name, here.base, prefix, make)
 
     def member(self, member: Member, parts: list[bytes], content: Iterator[bytes]) -> None:
         if self._root is not None:
@@ -123,10 +137,14 @@ class _Stager:
             except OSError as error:
                 raise OSError(error.errno, error.strerror, member.path) from error
 
-    def end(self, _one: Instance) -> None:
+    def end(self, one: Instance) -> None:
         if self._root is not None:
             self._root.end()
             self._root = None
+            # no sooner: what is in it may be more than it could write by now
+            if disk := self._wanted[one.name].disk:
+                with trees.opened(one.name, at=self._new) as root:
+                    quota.limit(root, disk)
 
     def close(self) -> None:
         if self._root is not None:

@@ -44,6 +44,7 @@ class Claim:
     """What one instance takes that others cannot have: *port*, and *slot*, the range of its users.
 
     With the host's users it has a slot and no range. *is_new*: it is not deployed, or not wholly.
+    *disk* is the most bytes that its root may hold, or is to; 0: no bound.
     """
 
     suffix: str
@@ -51,6 +52,7 @@ class Claim:
     slot: int
     users: Users = Users.PRIVATE
     is_new: bool = True
+    disk: int = 0
 
     @property
     def name(self) -> str:
@@ -65,7 +67,8 @@ class Wanted:
     *running* of them are there already, *registered* are known to machined. *kept_ports* and
     *kept_slots* are those of all instances deployed, and whose. *odd*: why some can never be, a
     line each. *is_stored*: the image is on this host. *memory* of one in bytes, 0 for the runner's
-    usual. *typed* are the variables of the command line, as `name=value`.
+    usual. *disk* is the bound that was asked for, 0: none. *typed* are the variables of the command
+    line, as `name=value`.
     """
 
     count: int
@@ -81,6 +84,7 @@ class Wanted:
     needs: Needs = USUAL
     is_stored: bool = False
     memory: int = 0
+    disk: int = 0
     typed: tuple[str, ...] = ()
 
     @property

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 class Wish:
     """What the user asked for: *choose* picks some of the instances of a backup.
 
-    *runner* and *boot* None: as recorded. *host_users*: those that share the host's users may.
+    *runner*, *boot* and *disk* None: as recorded. *host_users*: those that share the host's users
+    may.
     """
 
     choose: Callable[[Sequence[Instance]], tuple[Instance, ...]]
     runner: Runner | None = None
     boot: bool | None = None
+    disk: int | None = None
     host_users: bool = False
 
 

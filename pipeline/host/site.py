@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.host import layout, sockets
+from pipeline.host import layout, quota, sockets
 from pipeline.paths import beneath
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class PrefixFacts:
     """The directory instances go to; *free_inodes* is None where inodes are made as needed.
 
     *fault*: why nothing can be made there, and what to do. *block* and *directory*: bytes that the
-    smallest file and an empty directory take.
+    smallest file and an empty directory take. *quota*: how directories there could be bounded.
     """
 
     path: Path
@@ -50,6 +50,7 @@ class PrefixFacts:
     free_inodes: int | None = None
     block: int = 4096
     directory: int = 4096
+    quota: quota.Ability = quota.NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class Site:
     *listening*: TCP ports, each with the user numbers of who listens. *ephemeral*: the range the
     kernel gives to outgoing connections. *open_ports*: the first port that needs no
     CAP_NET_BIND_SERVICE (ip_unprivileged_port_start in Documentation/networking/ip-sysctl.rst).
+    *projects*: numbers in projid(5) and projects(5).
     """
 
     prefix: PrefixFacts
@@ -66,6 +68,7 @@ class Site:
     ephemeral: tuple[int, int] | None = None
     open_ports: int = 1024
     user_ranges: tuple[UserRange, ...] = ()
+    projects: frozenset[int] = frozenset()
     mounts: int | None = None
 
 
@@ -78,6 +81,7 @@ def read(root: Path = Path("/"), *, prefix: Path = Path("/home")) -> Site:
         ephemeral=_pair(text(root, "proc/sys/net/ipv4/ip_local_port_range")),
         open_ports=_first_open(text(root, "proc/sys/net/ipv4/ip_unprivileged_port_start")),
         user_ranges=tuple(_user_ranges(root)),
+        projects=frozenset(_projects(root)),
         mounts=len(mounts) or None,
     )
 
@@ -124,7 +128,7 @@ def _prefix(root: Path, prefix: Path, mounts: tuple[Mount, ...]) -> PrefixFacts:
     fault = layout.fault(path)
     told = None if fault is None else (fault.message, fault.hint or "")
     try:
-        room, facts = os.statvfs(path), _sample(path).stat()
+        room, facts, bound = os.statvfs(path), _sample(path).stat(), quota.ability(path)
     except OSError:
         return PrefixFacts(path=prefix, exists=False, fault=told, mount=mount)
     return PrefixFacts(
@@ -138,6 +142,7 @@ def _prefix(root: Path, prefix: Path, mounts: tuple[Mount, ...]) -> PrefixFacts:
         block=room.f_frsize,
         # none on tmpfs, and on xfs for a small one: it lies in the inode
         directory=min(facts.st_blocks * 512, room.f_frsize),
+        quota=bound,
     )
 
 
@@ -159,3 +164,12 @@ def _user_ranges(root: Path) -> Iterator[UserRange]:
             words = line.split(":")
             if len(words) > 2 and words[2].isdecimal():
                 yield UserRange(owner=words[0], start=int(words[2]), count=1, file=f"/{name}")
+
+
+def _projects(root: Path) -> Iterator[int]:
+    """Lines are `name:number` in projid(5), `number:path` in projects(5)."""
+    for name, place in (("etc/projid", 1), ("etc/projects", 0)):
+        for line in text(root, name).splitlines():
+            words = [word.strip() for word in line.split(":")]
+            if len(words) > place and words[place].isdecimal():
+                yield int(words[place])

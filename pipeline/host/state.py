@@ -84,6 +84,7 @@ class Instance:
     *number* is its slot: user ids are *base* to *base* + 65535 (0: the host's own). *image* and
     *previous* are digests. *host_key* is the public line without a comment. *login* is
     the account that ssh_config names, *boot*: started with the host,
+    *disk*: the most bytes its root may hold, 0: no bound (see quota),
     *register*: machinectl knows it, *fleet*: the fleet's
     key opens it, so ssh_config names that key.
     """
@@ -103,6 +104,7 @@ class Instance:
     boot: bool = False
     register: bool = False
     fleet: bool = False
+    disk: int = 0
 
     @property
     def name(self) -> str:
@@ -150,6 +152,8 @@ def file_name(suffix: str) -> str:
 def encode(instance: Instance) -> bytes:
     """The JSON of one instance, one line."""
     table = {field: getattr(instance, field) for field in _FIELDS}
+    if not instance.disk:
+        del table["disk"]  # as versions that do not know it have it
     return json.dumps({"format": FORMAT, "name": instance.name, **table}).encode() + b"\n"
 
 
@@ -259,6 +263,7 @@ def _decode(text: bytes, suffix: str) -> Instance:
             raise NewerStateError(told, hint="use the version of the program that wrote it")
         raise ValueError(told)
     table.pop("name", None)
+    table.setdefault("disk", 0)
     wrong = sorted(set(table) ^ set(_FIELDS))
     if wrong:
         raise ValueError(f"missing or unknown: {fields.shown(', '.join(wrong))[1:-1]}")
@@ -296,4 +301,5 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "boot": fields.truth,
     "register": fields.truth,
     "fleet": fields.truth,
+    "disk": fields.within(0, 1 << 50),
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.host import banner, cgroup, sockets, systemd
+from pipeline.host import banner, bounds, cgroup, quota, sockets, systemd, trees
+from pipeline.host.rows import MIB
 from pipeline.host.state import Users
 from pipeline.host.units import group_of, patterns, unit_of
 
@@ -26,7 +28,8 @@ class Row:
     """One instance: *image* is its digest; nobody is asked for an answer where nothing runs.
 
     *is_asked*: the answer is an SSH banner; else that a server of the instance's listens. *holder*:
-    who else listens on its port, whatever is answered there.
+    who else listens on its port, whatever is answered there. *disk* is what its root holds,
+    *disk_limit* what it may hold, in bytes; *disk* None: no bound, or only root can see it.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Row:
     is_asked: bool
     memory: Memory | None
     holder: str | None = None
+    disk: int | None = None
+    disk_limit: int | None = None
 
 
 def states(instances: Iterable[Instance]) -> Mapping[str, State]:
@@ -49,17 +54,23 @@ def states(instances: Iterable[Instance]) -> Mapping[str, State]:
 
 
 def rows(
-    instances: Sequence[Instance], *, known: Iterable[Instance] = (), top: Path | None = None
+    instances: Sequence[Instance],
+    *,
+    known: Iterable[Instance] = (),
+    top: Path | None = None,
+    prefix: Path | None = None,
 ) -> tuple[Row, ...]:
     """A row for each of *instances*, in their order; *top* is where systemd keeps its groups.
 
-    *known*: all there are, one of which may hold the port of another.
+    *known*: all there are, one of which may hold the port of another. With *prefix*, below which
+    they are, also what is on the disks of those with a bound.
 
     Asks every running instance's port for an SSH banner, and waits a second for it at most. That
     takes a millisecond of the host's time for each; beyond MOST_ASKED of them it looks whether the
     instance's own root listens there.
     """
     top = top or cgroup.hierarchy()
+    used = _used(instances, prefix) if prefix else {}
     state = states(instances)
     running = [instance for instance in instances if not state[instance.name].is_at_rest]
     is_asked = len(running) <= MOST_ASKED
@@ -81,6 +92,8 @@ def rows(
             is_asked=is_asked,
             memory=None if is_at_rest else cgroup.memory(top / group_of(instance)),
             holder=held.get(instance.name),
+            disk=used.get(instance.name),
+            disk_limit=instance.disk or None,
         )
         for instance in instances
         for is_at_rest in (state[instance.name].is_at_rest,)
@@ -109,6 +122,18 @@ def holders(
     }
 
 
+def _used(instances: Iterable[Instance], prefix: Path) -> Mapping[str, int]:
+    """Bytes on the disk of each of *instances* with a bound, where they can be seen."""
+    found = {}
+    with suppress(OSError), trees.opened(prefix) as at:
+        for one in instances:
+            if one.disk:
+                with suppress(OSError), trees.opened(one.name, at=at) as root:
+                    if use := quota.use(root):
+                        found[one.name] = use.used
+    return found
+
+
 def as_json(rows: Iterable[Row]) -> str:
     """The rows as a JSON list: memory in bytes, and what was counted (see cgroup.Source)."""
     table = [
@@ -122,6 +147,8 @@ def as_json(rows: Iterable[Row]) -> str:
             "answer_source": "banner" if row.is_asked else "socket",
             "memory": row.memory.size if row.memory else None,
             "memory_source": row.memory.source.value if row.memory else None,
+            "disk": row.disk,
+            "disk_limit": row.disk_limit,
         }
         for row in rows
     ]
@@ -129,8 +156,10 @@ def as_json(rows: Iterable[Row]) -> str:
 
 
 def as_table(rows: Iterable[Row]) -> tuple[tuple[str, ...], ...]:
-    """The rows as words, a header first; digests short, memory in MB."""
-    head = ("name", "port", "image", "state", "ssh", "memory")
+    """The rows as words, a header first; digests short, memory in MB; disks if any is bounded."""
+    shown = tuple(rows)
+    with_disk = any(row.disk_limit for row in shown)
+    head = ("name", "port", "image", "state", "ssh", "memory", *(("disk",) if with_disk else ()))
     body = (
         (
             row.name,
@@ -139,10 +168,18 @@ def as_table(rows: Iterable[Row]) -> tuple[tuple[str, ...], ...]:
             row.state.value,
             _told(row),
             f"{row.memory.size / 1e6:.1f} MB ({row.memory.source.value})" if row.memory else "-",
+            *((_disk(row),) if with_disk else ()),
         )
-        for row in rows
+        for row in shown
     )
     return (head, *body)
+
+
+def _disk(row: Row) -> str:
+    if row.disk_limit is None:
+        return "-"
+    used = "?" if row.disk is None else f"{row.disk / MIB:.1f}M"
+    return f"{used} of {bounds.told(row.disk_limit)}"
 
 
 def _told(row: Row) -> str:

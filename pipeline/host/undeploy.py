@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import ProblemsError
-from pipeline.host import facts, state, trees
+from pipeline.host import facts, quota, state, trees
 from pipeline.host.layout import Layout, locked, prepare
 from pipeline.host.upgrade import settle
 from pipeline.progress import bar
@@ -85,11 +85,14 @@ def undeploy(
         ):
             for action in todo:
                 name = f"nifty{action.suffix}"
+                forget = quota.forgetting(at, name)
                 try:
                     if action.root:
                         os.rename(name, name, src_dir_fd=at, dst_dir_fd=new)
                     state.remove(layout, action.suffix)
                     trees.remove(new, name)
+                    if forget:
+                        forget(new)
                 except OSError as error:
                     problems.append(f"{name}: {error.filename}: {error.strerror}")
                 step()

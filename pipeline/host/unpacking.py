@@ -17,7 +17,7 @@ from pipeline.host.parcel import Kind, Member, ParcelError, shown
 from pipeline.host.state import RANGE, Users
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pipeline.host.state import Instance
 
@@ -101,11 +101,20 @@ class _Open:
 class Unpacker:
     """Makes the root of *one*, whose range begins at *base*, as *name* in the open directory *at*.
 
-    Members are given to `put` once `Order` has passed them, in the same order. To be closed.
+    Members are given to `put` once `Order` has passed them, in the same order. To be closed. The
+    root itself is made by *make*, of the directory it goes to and its name.
     """
 
-    def __init__(self, at: int, name: str, base: int, prefix: bytes) -> None:
+    def __init__(
+        self,
+        at: int,
+        name: str,
+        base: int,
+        prefix: bytes,
+        make: Callable[[int, bytes], None] | None = None,
+    ) -> None:
         self._at, self._name, self._base, self._prefix = at, name, base, prefix
+        self._make = make or _make
         # without root everything belongs to whoever runs this, as with tar(1)
         self._owns = os.geteuid() == 0
         self._open: list[_Open] = []
@@ -113,14 +122,14 @@ class Unpacker:
     def put(self, member: Member, parts: list[bytes], content: Iterable[bytes]) -> None:
         """Make it. Raises OSError."""
         if not parts:
-            self._directory(self._at, os.fsencode(self._name), member)
+            self._directory(self._at, os.fsencode(self._name), member, self._make)
             return
         while len(self._open) > len(parts):
             self._finish(self._open.pop())
         at, name = self._open[-1].descriptor, parts[-1]
         match member.kind:
             case Kind.DIRECTORY:
-                self._directory(at, name, member)
+                self._directory(at, name, member, _make)
             case Kind.FILE:
                 self._file(at, name, member, content)
             case Kind.HARD_LINK:
@@ -145,8 +154,10 @@ class Unpacker:
             os.close(one.descriptor)
         self._open.clear()
 
-    def _directory(self, at: int, name: bytes, member: Member) -> None:
-        os.mkdir(name, 0o700, dir_fd=at)
+    def _directory(
+        self, at: int, name: bytes, member: Member, make: Callable[[int, bytes], None]
+    ) -> None:
+        make(at, name)
         self._open.append(_Open(os.open(name, DIRECTORY, dir_fd=at), member))
 
     def _finish(self, one: _Open) -> None:
@@ -190,6 +201,10 @@ class Unpacker:
                 moved = acl.shifted(value, self._base, highest=(1 << 32) - 2)
             os.setxattr(descriptor, name, moved)
         os.utime(descriptor, ns=(member.mtime, member.mtime))
+
+
+def _make(at: int, name: bytes) -> None:
+    os.mkdir(name, 0o700, dir_fd=at)
 
 
 def _stamp(at: int, name: bytes, member: Member) -> None:

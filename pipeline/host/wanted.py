@@ -34,7 +34,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the user asked for. *targets* come from `numbered` or `named`."""
+    """What the user asked for. *targets* come from `numbered` or `named`.
+
+    *disk* bounds each root, in bytes, 0: by nothing; None: as it is, and a new one by nothing.
+    """
 
     targets: tuple[Target, ...]
     prefix: Path = Path("/home")
@@ -44,6 +47,7 @@ class Wanted:
     boot: bool = False
     register: bool = False
     authorized_keys: Path | None = None
+    disk: int | None = None
 
     def __post_init__(self) -> None:
         """Raises WantedError for a relative prefix: ssh_config holds it, and is read elsewhere."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # What doctor is told with: the variables that decide what is asked of a host.
 _ASKING = (
-    *("authorized_keys", "count", "first", "image", "name", "names", "port", "prefix"),
+    *("authorized_keys", "count", "disk", "first", "image", "name", "names", "port", "prefix"),
     *("register", "runner", "share", "users"),
 )
 
@@ -53,6 +53,7 @@ def of_those(settings: Settings, chosen: Sequence[Instance]) -> Examination:
         targets=tuple(wanted.Target(one.suffix) for one in chosen),
         prefix=settings.prefix,
         register=settings.register,
+        disk=settings.disk,
     )
     runner = Runner(settings.runner) if settings.runner else None
     return examination.examine(asked, None, typed=typed(settings), runner=runner)

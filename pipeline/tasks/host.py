@@ -146,6 +146,7 @@ def _wanted(settings: Settings) -> Wanted:
         boot=settings.boot,
         register=settings.register,
         authorized_keys=keys,
+        disk=settings.disk,
     )
 
 
@@ -271,7 +272,7 @@ def status(settings: Settings) -> None:
     # a program that reads this takes none for an answer
     is_none = settings.format == "json" and not _is_choosing(settings) and not _known(settings)
     chosen = () if is_none else selected(settings)
-    rows = reading.rows(chosen, known=_known(settings))
+    rows = reading.rows(chosen, known=_known(settings), prefix=settings.prefix)
     running = {row.name for row in rows if not row.state.is_at_rest}
     for line in standing.forgotten_lines(layout_of(settings), chosen, running):
         say(f"warning: {line}")

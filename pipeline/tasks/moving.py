@@ -148,6 +148,7 @@ def restore(settings: Settings) -> None:
         choose=lambda listed: _chosen(settings, listed),
         runner=Runner(settings.runner) if settings.runner else None,
         boot=settings.boot if "boot" in settings.given else None,
+        disk=settings.disk,
         host_users=settings.users == "host",
     )
     with sections.opened(Path(settings.source)) as backup:
@@ -205,4 +206,5 @@ def _row(one: Instance) -> dict[str, Any]:
         "users": one.users,
         "base": one.base,
         "boot": one.boot,
+        "disk_limit": one.disk or None,
     }

@@ -92,6 +92,7 @@ def test_root_that_is_a_link_is_not_entered(root: Path) -> None:
 ENTER = {
     "backup._survey": "scanning: relative to open directories, without links; nothing is opened",
     "backup._write": "packing: as surveyed, or told; a regular file of the size that was surveyed",
+    "deploy._rebound": "the root alone, following no link; nothing in it",
     "facts._slots": "the owner of the name alone, following no link",
     "guest.is_root": "the name alone, following no link",
     "guest.read": "trees: relative to open directories, without links; a regular file, bounded",
@@ -100,6 +101,7 @@ ENTER = {
     "mend.mend": "guest.GuestRoot, as upgrade._move; what is read, as mend.look",
     "rebuild.rebuild": "as mend.look, and a list of names",
     "restore._name": "renames a root that was made beside it as a whole",
+    "status._used": "the root alone, following no link; nothing in it",
     "undeploy.undeploy": "renamed as a whole, then trees.remove",
     "upgrade._move": "guest.GuestRoot: every step by trees, files bounded",
     "upgrade._unstage": "guest.GuestRoot, as upgrade._move",

@@ -35,6 +35,7 @@ INSTANCES = st.builds(
     boot=st.booleans(),
     register=st.booleans(),
     fleet=st.booleans(),
+    disk=st.integers(0, 1 << 50),
 )
 
 

@@ -228,6 +228,8 @@ def test_rows_as_json() -> None:
         "answer_source": "banner",
         "memory": 1_100_000,
         "memory_source": "pss",
+        "disk": None,
+        "disk_limit": None,
     }
 
 
