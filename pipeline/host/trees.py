@@ -2,13 +2,16 @@
 
 Root inside an instance may put anything in its root, at any moment: links, pipes, a thousand
 levels of directories. So each step is relative to an open directory and refuses links (openat(2)).
+On btrfs it may also make subvolumes, and make them and its root read-only: who owns them may.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import struct
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 # How many directories are open at once when a tree is removed; deeper ones are moved up.
 _DEPTH = 64
+# BTRFS_IOC_SUBVOL_SETFLAGS and the inode of every subvolume: linux/btrfs.h, linux/btrfs_tree.h
+_SETFLAGS, SUBVOLUME = 0x4008941A, 256
 
 
 @contextmanager
@@ -74,7 +79,20 @@ def remove(at: int, name: str) -> None:
         return
     while not remove_if_empty(at, name):
         with opened(name, at=at) as top:
-            _hollow(top, top, 0)
+            _unlock(top)
+            _hollow(top, top, top, 0)
+
+
+def unlock(at: int, name: str) -> None:
+    """Have directory *name* in directory *at* written to again if it is a read-only subvolume."""
+    with suppress(OSError), opened(name, at=at) as directory:
+        _unlock(directory)
+
+
+def _unlock(directory: int) -> None:
+    if os.fstat(directory).st_ino == SUBVOLUME:
+        with suppress(OSError):  # of another file system, which has no such request
+            fcntl.ioctl(directory, _SETFLAGS, struct.pack("=Q", 0))
 
 
 def remove_if_empty(at: int, name: str) -> bool:
@@ -88,23 +106,45 @@ def remove_if_empty(at: int, name: str) -> bool:
     return True
 
 
-def _hollow(top: int, directory: int, depth: int) -> None:
-    """Remove what is in *directory*; what lies too deep is moved to *top*, for the next round."""
+def _hollow(outer: int, top: int, directory: int, depth: int) -> None:
+    """Remove what is in *directory*; what cannot be yet is moved up, for the next round.
+
+    What lies too deep goes to *top*, the root of its subvolume, which no directory can leave;
+    subvolumes can, and go to *outer*. Elsewhere than on btrfs both are the same.
+    """
     with os.scandir(directory) as entries:
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
                 with suppress(FileNotFoundError):
                     os.unlink(entry.name, dir_fd=directory)
-            elif remove_if_empty(directory, entry.name):
-                continue
-            elif depth >= _DEPTH:
-                moved = f"{os.urandom(8).hex()}"
-                os.rename(entry.name, moved, src_dir_fd=directory, dst_dir_fd=top)
-            else:
+            elif not remove_if_empty(directory, entry.name):
                 with opened(entry.name, at=directory) as below:
-                    _hollow(top, below, depth + 1)
-                # not empty if something was too deep below it
-                remove_if_empty(directory, entry.name)
+                    moved = _below(outer, top, directory, below, depth)
+                if moved is not None:
+                    name = os.urandom(8).hex()
+                    os.rename(entry.name, name, src_dir_fd=directory, dst_dir_fd=moved)
+                else:
+                    # not empty if something was too deep below it
+                    remove_if_empty(directory, entry.name)
+
+
+def _below(outer: int, top: int, directory: int, below: int, depth: int) -> int | None:
+    """Remove what is in *below*, which lies in *directory*; or where it is to be moved first."""
+    if _is_subvolume(below, directory):
+        _unlock(below)
+        if directory != outer:
+            return outer
+        _hollow(outer, below, below, 1)
+    elif depth >= _DEPTH:
+        return top
+    else:
+        _hollow(outer, top, below, depth + 1)
+    return None
+
+
+def _is_subvolume(directory: int, above: int) -> bool:
+    facts = os.fstat(directory)
+    return facts.st_ino == SUBVOLUME and facts.st_dev != os.fstat(above).st_dev
 
 
 def empty(folder: Path) -> None:

@@ -86,6 +86,7 @@ def undeploy(
             for action in todo:
                 name = f"nifty{action.suffix}"
                 forget = quota.forgetting(at, name)
+                trees.unlock(at, name)
                 try:
                     if action.root:
                         os.rename(name, name, src_dir_fd=at, dst_dir_fd=new)

@@ -34,6 +34,16 @@ ENABLE = (
     "fcntl.ioctl(os.open(sys.argv[1], 0), 0xC0109428, struct.pack('=QQ', 1, 0))"
 )
 FILL = "dd if=/dev/zero of=big bs=1M count=200 2>&1; stat -c %s big; rm big"
+# $1 a directory: a subvolume in it with a file, and both read-only; what root inside may do as well
+NESTED = """
+import fcntl, os, struct, sys
+at = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.ioctl(at, 0x5000940E, bytearray(struct.pack("=q4088s", 0, b"mine")))
+below = os.open("mine", os.O_RDONLY, dir_fd=at)
+os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=below))
+for one in (below, at):
+    fcntl.ioctl(one, 0x4008941A, struct.pack("=Q", 2))
+"""
 
 
 @pytest.fixture
@@ -129,6 +139,14 @@ def test_a_backup_keeps_the_bound(user: User) -> None:
     assert "Quota exceeded" in user.ssh("nifty1", FILL).stdout
     assert user.ssh("nifty1", "stat -c %s kept").stdout == f"{30 * MIB}\n"
     user.shell(f"rm {FILE}")
+
+
+def test_nothing_is_left_of_roots_that_are_read_only_subvolumes(user: User) -> None:
+    user.doit("stop")
+    for name in RUNNERS:
+        user.machine.run([sys.executable, "-c", NESTED, f"{user.prefix}/{name}"])
+    user.doit("undeploy", "yes=yes")
+    assert user.shell(f"ls {user.prefix}; ls -A {user.prefix}/.nifty/new") == "cbin\n"
 
 
 def test_doctor_tells_that_a_hostile_root_gets_round_a_qgroup(user: User) -> None:
