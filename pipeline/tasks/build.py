@@ -229,7 +229,8 @@ def chosen(known: Recipes, settings: Settings) -> Image:
     """
     name = settings.image
     if not known.is_whole(name):
-        known.check()
+        if (known.root / "images" / f"{name}.toml").exists():
+            known.check()
         there = ", ".join(known.images) or "none"
         raise UsageError(
             f"no recipes/images/{name}.toml; there are: {there}",

@@ -16,6 +16,7 @@ from pipeline.host.needs import USUAL
 from pipeline.host.wanted import Wanted, numbered
 from pipeline.image import archive, keyline
 from pipeline.image.rootfs import File, Symlink
+from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +102,17 @@ def test_both_archives_hold_the_same_image(artifacts: Path) -> None:
 
 def test_the_default_image_is_small(artifacts: Path) -> None:
     assert (artifacts / "nifty-x86_64.tar.zst").stat().st_size <= SIZE_LIMIT
+
+
+def test_readme_shows_the_image_that_is_built(artifacts: Path) -> None:
+    readme = (PROJECT / "README.md").read_text("utf-8")
+    image = images.load(artifacts / "nifty-x86_64.tar.zst")
+    shown = set(re.findall(r"(?m)^ +nifty\d+ +\d+  ([0-9a-f]{12}) ", readme))
+    assert shown == {image.digest[:12]}
+    size = (artifacts / "nifty-x86_64.tar.zst").stat().st_size
+    assert f"`.tar.zst` | {size:,} bytes |" in readme
+    count = len(applets(artifacts / "nifty-x86_64.tar.zst", "busybox"))
+    assert set(re.findall(r"\b(\d+)(?: BusyBox)? applets", readme)) == {str(count)}
 
 
 def test_the_default_image_has_400_applets(artifacts: Path) -> None:

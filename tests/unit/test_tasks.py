@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,10 +81,11 @@ def test_a_missing_module_of_our_own_is_a_bug() -> None:
 
 
 def test_an_image_whose_recipe_has_gone_is_no_bug() -> None:
+    known = replace(build.load(), problems=("recipes/images/mine.toml: not TOML",))
     with pytest.raises(
         UsageError, match=r"no recipes/images/gone\.toml; there are: nifty"
     ) as caught:
-        build.chosen(build.load(), Settings(image="gone"))
+        build.chosen(known, Settings(image="gone"))
     assert caught.value.hint is not None
 
 
