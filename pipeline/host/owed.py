@@ -34,10 +34,22 @@ class OwedError(NiftyError):
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """Suffixes of those to be started again (*run*), and to start with the host again (*boot*)."""
+    """Suffixes of those to be started again (*run*), and to start with the host again (*boot*).
+
+    *back*: digests of images that a rollback of all was leading away from, to be finished.
+    """
 
     run: frozenset[str] = frozenset()
     boot: frozenset[str] = frozenset()
+    back: frozenset[str] = frozenset()
+
+    def __or__(self, other: Owed) -> Owed:
+        """What either owes."""
+        return Owed(self.run | other.run, self.boot | other.boot, self.back | other.back)
+
+    def __sub__(self, other: Owed) -> Owed:
+        """What is left when *other* was given."""
+        return Owed(self.run - other.run, self.boot - other.boot, self.back - other.back)
 
 
 def read(layout: Layout) -> Owed:
@@ -45,31 +57,46 @@ def read(layout: Layout) -> Owed:
     with suppress(OSError, ValueError, RecursionError):
         table = json.loads(files.read(layout.stopped, limit=_LIMIT))
         if isinstance(table, dict) and table.get("format") == FORMAT:
-            return Owed(run=_suffixes(table.get("run")), boot=_suffixes(table.get("boot")))
+            return Owed(*(_texts(table.get(key)) for key in ("run", "boot", "back")))
     return Owed()
 
 
-def _suffixes(value: Any) -> frozenset[str]:
+def _texts(value: Any) -> frozenset[str]:
     listed = value if isinstance(value, list) else ()
     return frozenset(one for one in listed if isinstance(one, str))
 
 
-def add(layout: Layout, *, run: Iterable[str] = (), boot: Iterable[str] = ()) -> None:
-    """Record, durably, that these suffixes are to run or to boot again. Raises OwedError."""
-    more = Owed(run=frozenset(run), boot=frozenset(boot))
+def add(
+    layout: Layout,
+    *,
+    run: Iterable[str] = (),
+    boot: Iterable[str] = (),
+    back: Iterable[str] = (),
+) -> None:
+    """Record, durably, that these are owed to run, to boot, to be gone back from.
+
+    Raises OwedError.
+    """
+    more = Owed(frozenset(run), frozenset(boot), frozenset(back))
     with locked(layout):
         old = read(layout)
-        _write(layout, old, Owed(run=old.run | more.run, boot=old.boot | more.boot))
+        _write(layout, old, old | more)
 
 
-def drop(layout: Layout, *, run: Iterable[str] = (), boot: Iterable[str] = ()) -> None:
-    """Record, durably, that nobody owes these suffixes anything any more. Raises OwedError."""
-    less = Owed(run=frozenset(run), boot=frozenset(boot))
+def drop(
+    layout: Layout,
+    *,
+    run: Iterable[str] = (),
+    boot: Iterable[str] = (),
+    back: Iterable[str] = (),
+) -> None:
+    """Record, durably, that these are owed nothing any more. Raises OwedError."""
+    less = Owed(frozenset(run), frozenset(boot), frozenset(back))
     if read(layout) == Owed():
         return
     with locked(layout):
         old = read(layout)
-        _write(layout, old, Owed(run=old.run - less.run, boot=old.boot - less.boot))
+        _write(layout, old, old - less)
 
 
 def _write(layout: Layout, old: Owed, new: Owed) -> None:
@@ -84,6 +111,7 @@ def _write(layout: Layout, old: Owed, new: Owed) -> None:
             "format": FORMAT,
             "run": sorted(new.run, key=order),
             "boot": sorted(new.boot, key=order),
+            "back": sorted(new.back),
         }
         files.put(layout.stopped, json.dumps(table).encode() + b"\n")
     except OSError as error:

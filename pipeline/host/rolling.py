@@ -31,12 +31,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def way_back(known: Sequence[Instance]) -> tuple[Instance, ...]:
+def way_back(
+    known: Sequence[Instance], going: frozenset[str] = frozenset()
+) -> tuple[Instance, ...]:
     """Those of *known* that were upgraded, for a rollback of nobody in particular.
 
+    After one that was killed, which led away from the images *going*: those that still have them.
     Raises UpgradeError if there are none, or if they would part: one rollback undoes one upgrade.
     """
     upgraded = tuple(one for one in known if one.previous is not None)
+    if going:
+        return tuple(one for one in upgraded if one.image in going)
     ways: dict[tuple[str, str | None], list[Instance]] = {}
     for one in upgraded:
         ways.setdefault((one.image, one.previous), []).append(one)
@@ -211,6 +216,20 @@ def _restarted(
 def _anew(layout: Layout, some: Sequence[Instance]) -> tuple[Instance, ...]:
     """*some* as the state has them by now."""
     return tuple(found for one in some if (found := state.read(layout, one.suffix)))
+
+
+def roll_back(layout: Layout, known: Sequence[Instance], *, batch: int) -> UpgradeReport:
+    """`upgrade` of all of *known* that `way_back` means, each to its previous image.
+
+    Where they go away from is recorded until all have gone, so the next one finishes what is left.
+    """
+    begun = owed.read(layout).back
+    chosen = way_back(known, begun)
+    going = begun or {one.image for one in chosen}
+    owed.add(layout, back=going)
+    report = upgrade(layout, chosen, None, batch=batch)
+    owed.drop(layout, back=going)
+    return report
 
 
 def upgrade(

@@ -331,36 +331,35 @@ def _preview_runner(settings: Settings, chosen: Sequence[Instance]) -> None:
 
 
 def _preview_move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
+    from pipeline.host import owed, rolling  # noqa: PLC0415
     from pipeline.host import upgrade as upgrading  # noqa: PLC0415
 
-    suffixes = [one.suffix for one in _moving(settings, chosen)]
+    if _is_rollback_of_all(settings):
+        chosen = rolling.way_back(chosen, owed.read(layout_of(settings)).back)
+    suffixes = [one.suffix for one in chosen]
     for move in upgrading.preview_upgrade(settings.prefix, suffixes, image):
         terminal.lines(str(move))
 
 
-def _moving(settings: Settings, chosen: Sequence[Instance]) -> Sequence[Instance]:
-    """Whom of *chosen* an upgrade or a rollback means."""
-    from pipeline.host import rolling  # noqa: PLC0415
-
-    is_any = settings.rollback and not _is_choosing(settings)
-    return rolling.way_back(chosen) if is_any else chosen
+def _is_rollback_of_all(settings: Settings) -> bool:
+    return settings.rollback and not _is_choosing(settings)
 
 
 def _move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
-    from pipeline.host import rolling  # noqa: PLC0415
+    from pipeline.host import owed, rolling  # noqa: PLC0415
 
-    moving = _moving(settings, chosen)
-    done = rolling.upgrade(layout_of(settings), moving, image, batch=settings.batch)
+    layout, batch = layout_of(settings), settings.batch
+    if _is_rollback_of_all(settings):
+        done = rolling.roll_back(layout, chosen, batch=batch)
+        there = 0
+    else:
+        # nobody goes on with a rollback from before this
+        owed.drop(layout, back=owed.read(layout).back)
+        done = rolling.upgrade(layout, chosen, image, batch=batch)
+        there = len(chosen) - len(done.moved)
     for kept in done.kept:
         terminal.lines(str(kept))
-    there = len(moving) - len(done.moved) - len(done.stay)
     say(f"{len(done.moved)} moved, {there} were there already")
-    if done.stay:
-        raise ProblemsError(
-            f"{_some(done.stay)} cannot be moved:",
-            done.lost,
-            hint="doit upgrade with image= and the same archive brings such an image back",
-        )
 
 
 def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:

@@ -28,7 +28,7 @@ BOOTING = ["1", "3"]
 KILLS = 3
 # What is typed in one round and in the next, so that there is something to do in each.
 COMMANDS = {
-    "upgrade": (("image=/root/b.tar", "batch=2"), ("image=nifty", "batch=2")),
+    "upgrade": (("image=/root/b.tar", "batch=2"), ("rollback=yes", "batch=2")),
     "runner": (("runner=service", "batch=2"), ("runner=nspawn", "batch=2")),
     "restart": (("names=1,2,4",), ("names=1,2,4",)),
     "backup": (("to=/root/a", "stop=yes", "overwrite=yes"),) * 2,

@@ -11,6 +11,7 @@ import pytest
 from fleet import make_instance
 from host_image import key_file, make_image
 
+from pipeline import files
 from pipeline.host import deploy, fleet, instances, owed, rolling, standing, state, status, systemd
 from pipeline.host.instances import FleetError
 from pipeline.host.layout import Layout, changing, is_changing, prepare
@@ -169,6 +170,7 @@ def test_killed_at_any_step_the_rerun_starts_who_ran(
     monkeypatch.setattr(rolling, "_refuse", lambda *_: None)
     # a kill loses nothing that was written, and a busy disk takes its time
     monkeypatch.setattr(os, "fsync", lambda _file: None)
+    monkeypatch.setattr(files, "sync", lambda _folder: None)
     step = 0
     while killed_before(step, lambda: change(layout)):
         down = {one.name for one in owed.forgotten(layout, state.read_all(layout), units.running())}
@@ -204,6 +206,36 @@ def test_rollback_of_some_starts_all_that_were_meant(layout: Layout, units: Syst
     with pytest.raises(UpgradeError), rolling.finishing(layout, chosen):
         rolling.way_back(chosen)
     assert units.running() == RUNNING
+    assert owed.read(layout) == Owed()
+
+
+def test_a_killed_rollback_of_all_is_finished_by_the_next(
+    layout: Layout, units: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _file: None)
+    monkeypatch.setattr(files, "sync", lambda _folder: None)
+    upgrade(layout)
+    before = state.read_all(layout)
+    seen = set()
+    step = 0
+    while killed_before(step, partial(rolling.roll_back, layout, before, batch=1)):
+        step += 5
+        seen.add(sum(one.image == OLD.digest for one in state.read_all(layout)))
+        # some have gone by now, and would come back
+        rolling.roll_back(layout, state.read_all(layout), batch=1)
+        assert {one.image for one in state.read_all(layout)} == {OLD.digest}, step
+        upgrade(layout)
+        assert owed.read(layout) == Owed()
+    assert seen >= {0, 1, 2}
+
+
+def test_a_rollback_of_all_that_parted_before_is_still_asked_about(
+    layout: Layout, units: Systemd
+) -> None:
+    upgrade(layout)
+    rolling.upgrade(layout, state.read_all(layout)[:1], None, batch=1)
+    with pytest.raises(UpgradeError, match="nothing was rolled back"):
+        rolling.roll_back(layout, state.read_all(layout), batch=1)
     assert owed.read(layout) == Owed()
 
 
