@@ -376,3 +376,18 @@ try:
 except NiftyError as error:
     sys.exit(str(error))
 """
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "command", ["chrt -f 1 true", "chrt -r 1 true", "date -s 2030-01-01", "setarch linux32 true"]
+)
+def test_clock_scheduler_and_personality_are_the_hosts(
+    fleet: User, name: str, command: str
+) -> None:
+    words = f"{command} && echo works"
+    luser = fleet.ssh(name, words, check=False)
+    root = fleet.doit("console", f"name={name[5:]}", f"command={words}", check=False)
+    for told in (luser, root):
+        assert "works" not in told.stdout
+        assert "not permitted" in told.stderr, told
