@@ -146,7 +146,9 @@ class _Mender:
                 lines.append(f"/{entry.path} is empty and stays so: no public key is known")
             elif content and root.put(replace(entry, content=content)):
                 put.append(entry.path)
-        if key is not None:
+            elif is_key:
+                lines.append(f"the host key cannot be made anew: /{entry.path} is in its way")
+        if key is not None and self._blank.host_key_path in put:
             lines.append("the host key was lost: it has a new one, which known_hosts says")
             one = replace(one, host_key=identity.public_line(key.public))
         files_put = [path for path in put if path != self._blank.host_key_path]

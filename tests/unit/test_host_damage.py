@@ -229,6 +229,17 @@ def test_a_lost_host_key_is_made_anew_recorded_and_named(prefix: Path, how: str)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_is_in_the_way_of_a_host_key_is_told_and_the_state_stays(prefix: Path) -> None:
+    before = state.read_all(Layout(prefix))
+    path = prefix / "nifty2" / HOST_KEY
+    path.unlink()
+    (path / "mine").mkdir(parents=True)
+    report = deploy.deploy(asked(prefix), IMAGE)
+    assert report.notes == (f"nifty2: the host key cannot be made anew: /{HOST_KEY} is in its way",)
+    assert state.read_all(Layout(prefix)) == before
+    assert (path / "mine").is_dir()
+
+
 def test_all_is_lost_but_the_names(prefix: Path) -> None:
     # as ext4 leaves it after a power failure within 30 s of a deploy of an earlier version
     layout = Layout(prefix)
