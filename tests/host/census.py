@@ -77,13 +77,13 @@ def text(path: Path) -> str:
 
 
 def stamps(prefix: Path) -> dict[str, str]:
-    """When and what each path was last, but for what running instances and the lock write."""
+    """When and what each path was last, but for what running instances and the locks write."""
     found = {}
     for folder, folders, files in os.walk(prefix):
         for name in (*folders, *files):
             path = Path(folder, name)
             inside = str(path.relative_to(prefix))
-            if "/var/log/" in inside or inside in (".nifty/lock", ".nifty/new"):
+            if "/var/log/" in inside or inside in (".nifty/lock", ".nifty/changing", ".nifty/new"):
                 continue
             facts = path.lstat()
             found[inside] = f"{facts.st_ino} {facts.st_mtime_ns} {facts.st_mode} {facts.st_size}"
