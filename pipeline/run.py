@@ -27,6 +27,10 @@ CLEAN_ENVIRONMENT: Mapping[str, str] = {
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+# Groups of what threads have running: no signal interrupts those, as it does the main thread.
+_in_threads: set[int] = set()
+
+
 class ProgramError(NiftyError):
     """A program that is missing, failed, or took too long."""
 
@@ -118,15 +122,29 @@ def _call(
             process_group=group,
         ) as process,
     ):
+        if threading.current_thread() is not threading.main_thread():
+            _in_threads.add(group)
         try:
             held.release()
             out, err = process.communicate(stdin, timeout)
         except BaseException:
-            # the whole group: make's compilers must not work on when make is gone
-            with suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+            _kill(group)
             raise
+        finally:
+            _in_threads.discard(group)
     return process.returncode, out or b"", err or b""
+
+
+def _kill(group: int) -> None:
+    # all of it: make's compilers must not work on when make is gone
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def end_all() -> None:
+    """Kill whatever programs other threads have running; those get a ProgramError."""
+    for group in tuple(_in_threads):
+        _kill(group)
 
 
 @contextmanager

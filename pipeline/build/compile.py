@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,17 @@ from pipeline import elf
 from pipeline.build import applets, gate, kconfig, libc, patch, plain, source, toolchain
 from pipeline.build.pack import put
 from pipeline.build.recipe import Autoconf, Component, Extract, Kbuild, Make
+from pipeline.build.slots import Slots
 from pipeline.build.store import locked
 from pipeline.errors import NiftyError, ProblemsError
 from pipeline.paths import beneath
-from pipeline.progress import bar, say
-from pipeline.run import ProgramError, run
+from pipeline.progress import say
+from pipeline.run import ProgramError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from pipeline.build.toolchain import Toolchain
 
 # beside a finished binary: its sha256, the names it answers to, and a sha256 of these
 RECORD = "component.json"
@@ -68,7 +72,7 @@ class Workshop:
     """Where compiling happens: results, scratch folders, the C library, logs."""
 
     root: Path
-    jobs: int = 0  # 0: as many as there are processors for this process
+    slots: Slots | None = None  # None: as many as there are processors, for each component
 
     @property
     def results(self) -> Path:
@@ -239,8 +243,10 @@ def _make(
         if isinstance(recipe, Extract):
             content, applets = _extract(component, recipe, packed)
         else:
-            job = _Job.start(component, folder, packed, scratch, shop, log, architecture)
-            with bar(f"compiling {component.name} {component.version}", None):
+            with nullcontext(shop.slots) if shop.slots else Slots() as slots:
+                tools = toolchain.find(architecture)
+                sysroot = partial(libc.provide, tools, cache=shop.libraries, slots=slots, log=log)
+                job = _Job.start(component, folder, packed, scratch, tools, sysroot, slots, log)
                 content, applets = job.build(recipe)
         _publish(bench / "result", result, component, content, applets)
 
@@ -299,7 +305,7 @@ class _Job:
     folder: Path
     top: Path
     environment: Mapping[str, str]
-    jobs: int
+    slots: Slots
     log: Path
     triple: str
 
@@ -310,20 +316,15 @@ class _Job:
         folder: Path,
         packed: Path,
         scratch: Path,
-        shop: Workshop,
+        tools: Toolchain,
+        sysroot_of: Callable[[str], Path],
+        slots: Slots,
         log: Path,
-        architecture: str,
     ) -> _Job:
-        tools = toolchain.find(architecture)
         unpacked = scratch / "source"
         unpacked.mkdir()
         top = source.unpack(packed, unpacked, epoch=component.epoch)
-        jobs = shop.jobs or len(os.sched_getaffinity(0))
-        tools.install(
-            scratch / "tools",
-            top,
-            lambda target: libc.provide(tools, target, shop.libraries, jobs=jobs, log=log),
-        )
+        tools.install(scratch / "tools", top, sysroot_of)
         for item in component.patch:
             text = beneath(folder, item.file).read_bytes().decode("utf-8", "surrogateescape")
             patch.apply(text, top, name=f"{component.name}/{item.file}")
@@ -332,7 +333,7 @@ class _Job:
             folder=folder,
             top=top,
             environment=tools.environment(scratch / "tools", epoch=component.epoch),
-            jobs=jobs,
+            slots=slots,
             log=log,
             triple=tools.target,
         )
@@ -365,7 +366,7 @@ class _Job:
         # kconfig drops what it does not know, or what contradicts itself, without a word
         if unmet := kconfig.unmet(config.read_text("utf-8"), settings):
             raise KconfigError(f"{self.component.name}/{recipe.fragment}: not taken:", unmet)
-        self._run(["make", f"-j{self.jobs}", *tools, recipe.binary])
+        self._run(["make", *tools, recipe.binary], side_by_side=True)
         self._run(["make", *tools, recipe.links])
         links = beneath(self.top, recipe.links).read_text("utf-8").split()
         return self._binary(recipe.binary), self._applets(
@@ -377,13 +378,13 @@ class _Job:
         self._put(recipe.headers)
         words = [*_variables(recipe), *recipe.configure]
         self._run(["sh", "./configure", f"--host={self.triple}", *words])
-        self._run(["make", f"-j{self.jobs}", *recipe.make])
+        self._run(["make", *recipe.make], side_by_side=True)
         return self._binary(recipe.binary), self._applets(None)
 
     def make(self, recipe: Make) -> tuple[bytes, tuple[str, ...]]:
         """sftp-server: files into the source folder, make with the recipe's own makefile."""
         self._put(recipe.files)
-        self._run(["make", f"-j{self.jobs}", *_variables(recipe), *recipe.make])
+        self._run(["make", *_variables(recipe), *recipe.make], side_by_side=True)
         return self._binary(recipe.binary), self._applets(None)
 
     def _put(self, names: Iterable[str]) -> None:
@@ -404,11 +405,13 @@ class _Job:
         except OSError as error:
             raise CompileError(f"{self.component.name}: the build made no {name}") from error
 
-    def _run(self, argv: list[str], stdin: bytes = b"") -> None:
+    def _run(self, argv: list[str], stdin: bytes = b"", *, side_by_side: bool = False) -> None:
+        # a make with jobs gives its standard input to one of them only
+        env = {**self.environment, **(self.slots.make_flags() if side_by_side else {})}
         tool = self.environment["PATH"].split(":")[0]
         words = [f"{tool}/{argv[0]}" if argv[0] == "make" else argv[0], *argv[1:]]
         try:
-            run(words, env=self.environment, cwd=self.top, stdin=stdin, log=self.log, timeout=3600)
+            self.slots.run(words, env=env, cwd=self.top, stdin=stdin, log=self.log, timeout=3600)
         except ProgramError as error:
             raise CompileError(
                 f"{self.component.name} {self.component.version} does not compile: {error.message}"

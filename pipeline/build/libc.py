@@ -24,6 +24,7 @@ from pipeline.run import CLEAN_ENVIRONMENT, ProgramError, last_lines, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.build.slots import Slots
     from pipeline.build.toolchain import Toolchain
 
 # A compiler takes 12 ms to start, and as long for a file of musl's: so many share all files. It is
@@ -82,8 +83,8 @@ def sources(musl: Path, machine: str) -> tuple[str, ...]:
     return tuple(sorted(chosen.values()))
 
 
-def provide(tools: Toolchain, target: str, cache: Path, *, jobs: int, log: Path) -> Path:
-    """A sysroot for *target* (zig's triple), from *cache* or made there by *jobs* compilers.
+def provide(tools: Toolchain, target: str, cache: Path, *, slots: Slots, log: Path) -> Path:
+    """A sysroot for *target* (zig's triple), from *cache* or made there.
 
     Its usr/lib has crt1.o and libc.a, with compiler-rt in it. Of several processes that want it,
     one makes it and the others wait. What compilers say is appended to *log*. Raises LibcError.
@@ -93,7 +94,7 @@ def provide(tools: Toolchain, target: str, cache: Path, *, jobs: int, log: Path)
     if not _is_whole(result):
         with locked(cache / f"{target}.lock"):
             if not _is_whole(result):
-                _make(tools, target, result, jobs, log)
+                _make(tools, target, result, slots, log)
     return result
 
 
@@ -115,7 +116,7 @@ def _sums(folder: Path) -> dict[str, str]:
     }
 
 
-def _make(tools: Toolchain, target: str, result: Path, jobs: int, log: Path) -> None:
+def _make(tools: Toolchain, target: str, result: Path, slots: Slots, log: Path) -> None:
     work = result.with_name(f"{target}.work")
     shutil.rmtree(work, ignore_errors=True)  # of one that was killed
     try:
@@ -124,14 +125,9 @@ def _make(tools: Toolchain, target: str, result: Path, jobs: int, log: Path) -> 
         (work / "library").symlink_to(tools.library)
         _describe(tools, target, work)
         caches = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), str(work / "cache"))
-        words: list[str | Path] = [tools.make, f"-j{jobs}", "-f", "libc.mk"]
-        run(
-            words,
-            env={**CLEAN_ENVIRONMENT, **caches},
-            cwd=work,
-            log=log,
-            timeout=3600,
-        )
+        words: list[str | Path] = [tools.make, "-f", "libc.mk"]
+        env = {**CLEAN_ENVIRONMENT, **caches, **slots.make_flags()}
+        slots.run(words, env=env, cwd=work, log=log, timeout=3600)
         _publish(work, result)
     except ProgramError as error:
         raise LibcError(f"musl for {target} does not compile: {error.message}") from error

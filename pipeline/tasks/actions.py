@@ -164,9 +164,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit has no types
         super().initialize(tasks, selected_tasks)
 
     def execute_task(self, task: Any) -> None:
-        """A task is about to run; those that only print a result say nothing."""
-        if task.actions and not (task.meta or {}).get("quiet"):
-            self.write(f".  {task.title()}\n")
+        """A task is about to run; those that only print a result, or have no title, say nothing."""
+        if task.actions and not (task.meta or {}).get("quiet") and (title := task.title()):
+            self.write(f".  {title}\n")
 
     def skip_uptodate(self, task: Any) -> None:
         """What was done before is not worth a line."""

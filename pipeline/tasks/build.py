@@ -11,23 +11,25 @@ import errno
 import os
 import re
 import tomllib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline import terminal
 from pipeline.errors import NiftyError, UsageError
 from pipeline.paths import PROJECT
-from pipeline.progress import say
+from pipeline.progress import bar, say
 from pipeline.settings import ARCHITECTURES
 from pipeline.tasks import fresh
 from pipeline.tasks.actions import FULL, PLAIN_IO, Task, action
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from pipeline.build.catalogue import Recipes
     from pipeline.build.compile import Built
-    from pipeline.build.recipe import Image, Package
+    from pipeline.build.recipe import Component, Image, Package
+    from pipeline.build.slots import Slots
     from pipeline.settings import Settings
 
 RECIPES = PROJECT / "recipes"
@@ -116,42 +118,44 @@ def fetch(settings: Settings) -> Iterator[Task]:
 
 
 def component(settings: Settings) -> Iterator[Task]:
-    """Compile each component, or take it from the cache."""
-    for name in _components(settings.image):
-        folder = _component_folder(settings, name)
-        table = _toml(RECIPES / "components" / name / "recipe.toml")
+    """Compile what is not in the cache, side by side, and take all from there; or one alone."""
+    names = _components(settings.image)
+    yield {
+        "name": f"{settings.image}-{settings.arch}",
+        "actions": [(action(_compile), [names, settings])],
+        "file_dep": [path for name in names for path in _component_inputs(name)],
+        "task_dep": ["tools", *(f"fetch:{name}" for name in names)],
+        "uptodate": [(fresh.same, ["inputs", [settings.arch, *_wheels()]]), fresh.untouched],
+        "targets": _programs(settings),
+        "clean": True,
+        "io": PLAIN_IO,
+        "title": lambda _task: _compiling(names, settings),
+    }
+    for name in names:
         yield {
             "name": name,
-            "actions": [(action(_compile), [name, settings])],
-            "file_dep": _component_inputs(name),
+            "actions": [(action(_compile), [[name], settings])],
             "task_dep": ["tools", f"fetch:{name}"],
-            "uptodate": [(fresh.same, ["inputs", [settings.arch, *_wheels()]]), fresh.untouched],
-            "targets": [str(folder / "component.json"), str(folder / _program(table))],
-            "clean": True,
+            "uptodate": [False],  # so quick that nobody has to remember
             "io": PLAIN_IO,
-            "title": lambda _task, name=name, table=table: (
-                f"compile {name} {table.get('version', '')} for {settings.arch}"
-            ),
+            "title": lambda _task, name=name: _compiling([name], settings),
         }
 
 
 def image(settings: Settings) -> Iterator[Task]:
     """Assemble and pack the image; a task for each, so that building one forgets no other."""
     parts = _components(settings.image)
-    built = [_component_folder(settings, name) for name in parts]
-    programs = [_program(_toml(RECIPES / "components" / name / "recipe.toml")) for name in parts]
     yield {
         "name": f"{settings.image}-{settings.arch}",
         "actions": [(action(_image), [settings])],
         "file_dep": [
             *_files(RECIPES / "images", settings.image),
             *(str(RECIPES / "components" / name / "recipe.toml") for name in parts),
-            *(str(folder / "component.json") for folder in built),
-            *(str(folder / program) for folder, program in zip(built, programs, strict=True)),
+            *_programs(settings),
             *_code("build", "elf", "image", "libraries"),
         ],
         "task_dep": [
-            *(f"component:{name}" for name in parts),
+            f"component:{settings.image}-{settings.arch}",
             *(f"fetch:{name}" for name in _packages(settings.image)),
         ],
         "uptodate": [
@@ -280,6 +284,16 @@ def _component_folder(settings: Settings, name: str) -> Path:
     return ARTIFACTS / "components" / settings.arch / name
 
 
+def _programs(settings: Settings) -> list[str]:
+    """What the components of the image are: a binary and a list of its applets each."""
+    found = []
+    for name in _components(settings.image):
+        folder = _component_folder(settings, name)
+        program = _program(_toml(RECIPES / "components" / name / "recipe.toml"))
+        found += [str(folder / "component.json"), str(folder / program)]
+    return found
+
+
 def _component_inputs(name: str) -> list[str]:
     return [*_files(RECIPES / "components" / name), *_code("build", "elf")]
 
@@ -306,13 +320,8 @@ def _tools(settings: Settings) -> None:
     from pipeline.build import compile as compiling  # noqa: PLC0415
     from pipeline.build import toolchain  # noqa: PLC0415
 
-    known = load()
-    components = [known.components[name] for name in chosen(known, settings).components]
-    shop = compiling.Workshop(root=CACHE)
-    for item in components:
-        folder = known.folder(item)
-        if compiling.is_compiled_here(item, folder, shop, architecture=settings.arch):
-            toolchain.require(folder=shop.scratch)
+    if _unmade(chosen(load(), settings).components, settings):
+        toolchain.require(folder=compiling.Workshop(root=CACHE).scratch)
 
 
 def _fetch(name: str, settings: Settings) -> dict[str, Any]:
@@ -336,7 +345,25 @@ def _fetched(known: Recipes, name: str, settings: Settings) -> Path:
     return fetching.fetch(item, folder, store, offline=settings.offline, work=CACHE / "apt")
 
 
-def _built(known: Recipes, name: str, settings: Settings) -> Built:
+def _unmade(names: Iterable[str], settings: Settings) -> list[Component]:
+    """Of the components *names*, those that will be compiled."""
+    from pipeline.build import compile as compiling  # noqa: PLC0415
+
+    known, shop = load(), compiling.Workshop(root=CACHE)
+    return [
+        item
+        for item in (known.components[name] for name in names)
+        if compiling.is_compiled_here(item, known.folder(item), shop, architecture=settings.arch)
+    ]
+
+
+def _compiling(names: Iterable[str], settings: Settings) -> str:
+    """What compiling *names* is called; nothing if none of them will be."""
+    listed = ", ".join(f"{item.name} {item.version}" for item in _unmade(names, settings))
+    return listed and f"compile {listed} for {settings.arch}"
+
+
+def _built(known: Recipes, name: str, settings: Settings, slots: Slots | None = None) -> Built:
     from pipeline.build import compile as compiling  # noqa: PLC0415
 
     item = known.components[name]
@@ -345,7 +372,7 @@ def _built(known: Recipes, name: str, settings: Settings) -> Built:
             item,
             known.folder(item),
             lambda: _fetched(known, name, settings),
-            compiling.Workshop(root=CACHE, jobs=settings.jobs),
+            compiling.Workshop(root=CACHE, slots=slots),
             architecture=settings.arch,
         )
     except compiling.CompileError as error:
@@ -355,10 +382,20 @@ def _built(known: Recipes, name: str, settings: Settings) -> Built:
         raise
 
 
-def _compile(name: str, settings: Settings) -> None:
+def _compile(names: Iterable[str], settings: Settings) -> None:
+    """Compile those of *names* that are not in the cache, all to their end; install all."""
     from pipeline.build import compile as compiling  # noqa: PLC0415
+    from pipeline.build.slots import Slots  # noqa: PLC0415
+    from pipeline.together import together  # noqa: PLC0415
 
-    compiling.install(_built(load(), name, settings), _component_folder(settings, name))
+    known = load()
+    if unmade := _unmade(names, settings):
+        title = f"compiling {', '.join(item.name for item in unmade)}"
+        with Slots(settings.jobs) as slots, bar(title, None):
+            pieces = [partial(_built, known, item.name, settings, slots) for item in unmade]
+            together(pieces, stop=slots.stop)
+    for name in names:
+        compiling.install(_built(known, name, settings), _component_folder(settings, name))
 
 
 def _image(settings: Settings) -> dict[str, Any]:

@@ -49,8 +49,7 @@ def test_the_first_build_does_everything_in_order(tiny: Checkout) -> None:
         "look for what compiling needs",
         "fetch alpha 1",
         "fetch beta 1",
-        "compile alpha 1 for x86_64",
-        "compile beta 1 for x86_64",
+        "compile alpha 1, beta 1 for x86_64",
         f"assemble and pack {IMAGE}",
         "write SHA256SUMS",
     ]

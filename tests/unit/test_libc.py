@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline import elf
 from pipeline.build import gate, libc, toolchain
+from pipeline.build.slots import Slots
 from pipeline.paths import PROJECT
 from pipeline.run import run
 
@@ -41,12 +43,9 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = toolchain.find(os.uname().machine)
     cache = PROJECT / "artifacts" / "cache" / "musl"
     cache.mkdir(parents=True, exist_ok=True)
-    jobs = len(os.sched_getaffinity(0))
-    found.install(
-        folder / "tools",
-        folder,
-        lambda target: libc.provide(found, target, cache, jobs=jobs, log=folder / "log"),
-    )
+    with Slots() as slots:
+        sysroot_of = partial(libc.provide, found, cache=cache, slots=slots, log=folder / "log")
+        found.install(folder / "tools", folder, sysroot_of)
     return folder / "tools"
 
 
@@ -118,6 +117,7 @@ def test_a_damaged_library_is_not_taken(tmp_path: Path, damage: str) -> None:
 
 def test_what_does_not_compile_is_told_with_its_target(tmp_path: Path) -> None:
     found = toolchain.find("none_such")
-    with pytest.raises(libc.LibcError, match="musl for none_such-linux-musl does not compile: "):
-        libc.provide(found, found.target, tmp_path, jobs=1, log=tmp_path / "log")
+    expected = "musl for none_such-linux-musl does not compile: "
+    with Slots() as slots, pytest.raises(libc.LibcError, match=expected):
+        libc.provide(found, found.target, tmp_path, slots=slots, log=tmp_path / "log")
     assert {path.name for path in tmp_path.iterdir()} == {"log", "none_such-linux-musl.lock"}

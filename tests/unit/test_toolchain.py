@@ -15,6 +15,7 @@ import pytest
 
 from pipeline import distribution
 from pipeline.build import libc, plain, toolchain
+from pipeline.build.slots import Slots
 from pipeline.host.runners import RUNNERS
 from pipeline.paths import PROJECT
 from pipeline.run import run
@@ -66,7 +67,8 @@ def test_the_compiler_works_wherever_it_lies(tmp_path: Path, name: str) -> None:
     work, sysroot = tmp_path / "work", tmp_path / name / "sysroot"
     cache = PROJECT / "artifacts" / "cache" / "musl"
     cache.mkdir(parents=True, exist_ok=True)
-    made = libc.provide(real, real.host_target, cache, jobs=2, log=tmp_path / "log")
+    with Slots() as slots:
+        made = libc.provide(real, real.host_target, cache, slots=slots, log=tmp_path / "log")
     sysroot.symlink_to(made)
     tools = replace(real, zig=there / "zig")
     tools.install(work / "tools", work, lambda _target: sysroot)
