@@ -300,7 +300,7 @@ def ssh(settings: Settings) -> None:
 @tells_damaged
 def upgrade(settings: Settings) -> None:
     """Move instances to another image or runner, or back, one batch after the other."""
-    from pipeline.host import fleet, images, rolling, systemd  # noqa: PLC0415
+    from pipeline.host import fleet, images, rolling, systemd, units  # noqa: PLC0415
 
     chosen = selected(settings)
     runner_only = settings.runner and not (settings.rollback or "image" in settings.given)
@@ -320,8 +320,10 @@ def upgrade(settings: Settings) -> None:
             _change_runner(settings, chosen, image)
         if is_moving:
             _move(settings, selected(settings), image)
-    # where nothing moved, too: units of an older version of this program
-    fleet.settle(layout_of(settings))
+    # where nothing moved, there may be units of an older version of this program
+    served = [(units.runner_of(one), one.suffix) for one in _known(settings)]
+    if units.check(served, settings.prefix):
+        fleet.settle(layout_of(settings))
 
 
 def _preview_runner(settings: Settings, chosen: Sequence[Instance]) -> None:
