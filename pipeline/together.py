@@ -12,7 +12,7 @@ from pipeline.run import end_all
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# Seconds between two looks for programs that a thread started while it was being stopped.
+# Seconds between two looks: for an interrupt, and for programs that were started meanwhile.
 _AGAIN = 0.05
 
 
@@ -21,7 +21,7 @@ def together(pieces: Iterable[Callable[[], object]], *, stop: Callable[[], None]
 
     One that fails does not keep the others from their end; then its exception is raised, or, of
     several NiftyErrors, one that has all messages. When the caller is interrupted, *stop* is called
-    once, to let no piece begin anything, and whatever programs run is killed.
+    to let no piece begin anything, and whatever programs run is killed, until all have ended.
     """
     failed: list[Exception] = []
     # join(), if it is interrupted, takes the thread for one that has ended (before Python 3.13)
@@ -40,10 +40,12 @@ def together(pieces: Iterable[Callable[[], object]], *, stop: Callable[[], None]
         for thread in threads:
             thread.start()
         for _ in threads:
-            ended.acquire()
+            # a signal that comes right before the wait is heeded after it
+            while not ended.acquire(timeout=_AGAIN):
+                pass
     except BaseException:
-        stop()
         while any(thread.is_alive() for thread in threads):
+            stop()
             end_all()
             time.sleep(_AGAIN)
         raise

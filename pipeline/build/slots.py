@@ -45,9 +45,12 @@ class Slots:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def stop(self) -> None:
-        """Let nobody start anything from now on; who waits for a place gets StoppedError."""
+        """Let nobody start anything from now on; who waits for a place gets StoppedError.
+
+        Again, as long as anybody waits: a make that is killed takes the places that it had with it.
+        """
         self._is_over = True
-        os.write(self._pipe, b"+")  # each who gets it gives it back to the next
+        os.write(self._pipe, b"+")  # each thread that gets it gives it back to the next
 
     def run(self, argv: Sequence[str | Path], **how: Any) -> Completed:
         """As `run.run`, once there is a place. Raises StoppedError, too."""

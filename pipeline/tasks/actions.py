@@ -140,7 +140,10 @@ def _unhandled(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        # with -n 2: an idle worker of doit may miss its Ctrl-C, and would be waited for for ever
+        # with -n 2: a worker of doit that began to wait as Ctrl-C came has missed it; the others
+        # take no notice of this
+        for worker in multiprocessing.active_children():
+            worker.terminate()
         for worker in multiprocessing.active_children():
             worker.join(_TIDYING)
             worker.kill()
