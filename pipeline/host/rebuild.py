@@ -46,13 +46,14 @@ def rebuild(
     try:
         with trees.opened(layout.prefix) as at, trees.opened(name, at=at) as root:
             owner = os.fstat(root).st_uid
+            base = 0 if owner == os.geteuid() else owner  # an ordinary user makes them his own
             digest = _image(layout, name, unit, known)
             manifest = images.described(layout, digest)
-            users = Users.PRIVATE if owner else Users.HOST
+            users = Users.PRIVATE if base else Users.HOST
             share = Share.NONE if _has_programs(root) else Share.CBIN
             return Instance(
                 suffix=suffix,
-                number=_number(name, suffix, owner, known),
+                number=_number(name, suffix, base, known),
                 port=_port(
                     name,
                     known,
@@ -63,7 +64,7 @@ def rebuild(
                 image=digest,
                 share=share,
                 users=users,
-                base=owner,
+                base=base,
                 runner=_runner(layout, suffix, unit, known),
                 host_key=_host_key(root, manifest),
                 machine_id=_machine_id(root, known),
@@ -123,15 +124,15 @@ def _image(layout: Layout, name: str, unit: str, known: Sequence[Instance]) -> s
     raise StateError(f"{name}: which of {len(there)} images it is made of is not known any more")
 
 
-def _number(name: str, suffix: str, owner: int, known: Sequence[Instance]) -> int:
+def _number(name: str, suffix: str, base: int, known: Sequence[Instance]) -> int:
     number = int(suffix) if suffix.isdecimal() else 0
-    if not owner:
+    if not base:
         return number
-    slot, rest = divmod(owner - state.FIRST_BASE, state.RANGE)
+    slot, rest = divmod(base - state.FIRST_BASE, state.RANGE)
     if slot < 0 or rest:
-        raise StateError(f"{name}: its root belongs to user {owner}, which begins no user range")
+        raise StateError(f"{name}: its root belongs to user {base}, which begins no user range")
     for one in known:
-        if one.users is Users.PRIVATE and one.base == owner:
+        if one.users is Users.PRIVATE and one.base == base:
             raise StateError(f"{name}: its root belongs to the user range of {one.name}")
     return slot
 
