@@ -71,7 +71,7 @@ def test_all_that_stands_against_it_is_told_at_once(user: User) -> None:
     told = user.refused("deploy", "count=5", "first=63332")
     user.machine.run(["systemctl", "stop", unit])
     assert "nifty63334 is there and was not made by this program: it stays untouched" in told
-    assert "nifty63333: port 65533 is taken by a listener on this host" in told
+    assert "nifty63333: port 65533 is taken by user 0 of this host" in told
     assert "nifty63334: port 65534 is given to niftyslick" in told
     assert "nifty63336: port 65536 is outside 1-65535" in told
     assert user.census().stamps == before

@@ -373,7 +373,7 @@ def test_port_that_is_taken_is_told_by_all(fleet: User) -> None:
     told = refused_by_all(fleet, "count=2", "first=91", "port=40001")
     fleet.shell("systemctl stop listener")
     assert "TCP ports taken: 40092;" in told
-    assert "nifty91: port 40092 is taken by a listener on this host" in told
+    assert "nifty91: port 40092 is taken by user 0 of this host" in told
     assert "TCP ports outgoing: 40092-40093 of 32768-60999" in told
 
 

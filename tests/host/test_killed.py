@@ -51,6 +51,8 @@ def user(machine: Machine) -> Iterator[User]:
 
 def killed(user: User, step: int | str, *words: str) -> Completed:
     """`doit` ended before that step."""
+    # systemd starts nothing more often than ten times in a minute (StartLimitBurst=)
+    user.shell("systemctl reset-failed 'nifty*'")
     argv = [sys.executable, KILLED, str(step), *words]
     return user.machine.run(argv, cwd=PROJECT, check=False, timeout=120)
 
