@@ -108,6 +108,7 @@ def say(line, *ends):
 until(b"ADMIN# ")
 for line in sys.argv[1:]:
     say(line, b"# ", b"$ ", b"\\x1b[6n")  # BusyBox asks where the cursor is
+until(b"ADMIN# ")  # what is typed earlier goes inside, where that lasts
 say("echo status $?; stty -a", b"ADMIN# ")
 os.close(screen)
 os.waitpid(pid, 0)
