@@ -358,10 +358,16 @@ def _move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -
         # nobody goes on with a rollback from before this
         owed.drop(layout, back=owed.read(layout).back)
         done = rolling.upgrade(layout, chosen, image, batch=batch)
-        there = len(chosen) - len(done.moved)
+        there = len(chosen) - len(done.moved) - len(done.stay)
     for kept in done.kept:
         terminal.lines(str(kept))
     say(f"{len(done.moved)} moved, {there} were there already")
+    if done.stay:
+        raise ProblemsError(
+            f"{_some(done.stay)} cannot be moved:",
+            done.lost,
+            hint="doit upgrade with image= and the same archive brings such an image back",
+        )
 
 
 def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:

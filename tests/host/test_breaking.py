@@ -264,6 +264,7 @@ def test_doctor_mends_a_fleet_that_starts_again(user: User, shape: str) -> None:
     for name in ("state of instances", "image ", "files of instances"):
         assert f"fail  {name}" in before.stdout
     told = user.doit("doctor", "fix=yes", check=False)
+    user.doit("doctor", "undo=yes")  # the host's own limits
     assert "nifty1: state made anew from the root; the way back is given up" in told.stderr
     assert "given up: /home/.nifty/instances/9.json: empty" in told.stderr
     assert "nifty3: /etc/inittab had lost their contents, and have them again" in told.stderr
