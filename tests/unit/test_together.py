@@ -18,6 +18,7 @@ from pipeline.run import CLEAN_ENVIRONMENT
 from pipeline.together import together
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pipeline.run import Completed
@@ -76,6 +77,15 @@ def test_a_bug_is_not_lost_among_failures() -> None:
         together(pieces, stop=nothing)
 
 
+@pytest.fixture
+def heeding() -> Iterator[None]:
+    """Ctrl-C is heeded here, which a job in a shell's background is born without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding")
 def test_an_interrupt_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
     told: list[type[Exception]] = []
 
