@@ -27,6 +27,13 @@ def shown(text: str, *, most: int = LONGEST_LINE) -> str:
     return f"{text}... ({rest} more characters)" if rest > 0 else text
 
 
+def some(things: Iterable[object], *, most: int = 5) -> str:
+    """The first *most* of *things*, and how many more there are."""
+    words = [str(thing) for thing in things]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
 def _escaped(char: str) -> str:
     # a byte that is no UTF-8, as PEP 383 smuggles it through
     if "\udc80" <= char <= "\udcff":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.errors import some
 from pipeline.host import sockets
 from pipeline.host.rows import Row, Stage, Status, Wanted, unreadable
 from pipeline.host.state import FIRST_BASE, LAST_SLOT, RANGE, Users, base_of
@@ -70,7 +71,7 @@ def _port_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
     given = tuple(_given(new, wanted.kept_ports))
     yield _row(
         "TCP ports of others",
-        found=_some(claim.port for claim, _ in given),
+        found=some(claim.port for claim, _ in given),
         bad=Status.FAIL if given else Status.OK,
         why="another instance has that port",
         todo="choose port= or first=",
@@ -80,7 +81,7 @@ def _port_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
     low = [port for port in sorted(ports) if 1 <= port < site.open_ports]
     yield _row(
         "TCP ports for root",
-        found=f"{_some(low)} of 1-{site.open_ports - 1}" if low else "",
+        found=f"{some(low)} of 1-{site.open_ports - 1}" if low else "",
         bad=Status.FAIL if low else Status.OK,
         why="no instance has CAP_NET_BIND_SERVICE, with users=host neither",
         todo="choose a higher port=, or let everybody on this host listen there: "
@@ -137,7 +138,7 @@ def _taken(wanted: Wanted, given: set[Claim], site: Site) -> Row:
     return replace(
         _row(
             name,
-            found=_some(sorted(claim.port for claim in taken)),
+            found=some(sorted(claim.port for claim in taken)),
             bad=Status.FAIL if taken else Status.OK,
             why=why,
             todo="stop who listens (ss -ltnp), or choose port= or first=",
@@ -159,7 +160,7 @@ def _known(ports: Iterable[int], new: Iterable[Claim]) -> Row:
     ]
     return _row(
         "TCP ports others use",
-        found=_some(known),
+        found=some(known),
         bad=Status.WARN if known else Status.OK,
         why="such a program, installed later, finds its port taken",
         todo="choose port= or first= if you run one of them",
@@ -243,16 +244,9 @@ def _others(slots: Mapping[int, Claim], site: Site) -> Row:
             )
     return _row(
         "user numbers of others",
-        found=_some(taken),
+        found=some(taken),
         bad=Status.WARN if taken else Status.OK,
         why="who owns such a number may read and signal what is inside an instance",
         todo="move their range, or choose first= beyond it",
         detail=told,
     )
-
-
-def _some(things: Iterable[object]) -> str:
-    """The first five, and how many more."""
-    words = [str(thing) for thing in things]
-    more = f" and {len(words) - 5} more" if len(words) > 5 else ""
-    return ", ".join(words[:5]) + more

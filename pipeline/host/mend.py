@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, some
 from pipeline.host import access, identity, images, state, trees
 from pipeline.host.access import Access
 from pipeline.host.batch import Batch
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # Bytes of a file that are looked at; more than so many NULs are somebody's own.
 _LIMIT = 1 << 22
-_NAMED = 5
 
 
 def look(layout: Layout, some: Iterable[Instance]) -> dict[str, tuple[str, ...]]:
@@ -116,7 +115,7 @@ def mend(
                 state.record(batch, layout, mended)
     batch.commit()
     files.sync(layout.prefix)
-    return tuple(f"{_some(names)}: {line}" for line, names in told.items())
+    return tuple(f"{some(names)}: {line}" for line, names in told.items())
 
 
 class _Mender:
@@ -153,9 +152,8 @@ class _Mender:
             one = replace(one, host_key=identity.public_line(key.public))
         files_put = [path for path in put if path != self._blank.host_key_path]
         if files_put:
-            more = f" and {len(files_put) - 3} more" if len(files_put) > 3 else ""
-            shown = ", ".join(f"/{path}" for path in files_put[:3])
-            lines.append(f"{shown}{more} had lost their contents, and have them again")
+            put_back = some((f"/{path}" for path in files_put), most=3)
+            lines.append(f"{put_back} had lost their contents, and have them again")
         return one, lines
 
 
@@ -179,11 +177,6 @@ def rebuild_states(
         state.record(batch, layout, one)
     batch.commit()
     if made:
-        names = _some([one.name for one in made])
+        names = some([one.name for one in made])
         problems.insert(0, f"{names}: state made anew from the root; the way back is given up")
     return tuple(made), tuple(problems)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMED])
-    return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import starmap
 from typing import TYPE_CHECKING
 
+from pipeline.errors import some
 from pipeline.host import bounds, limits, rows
 from pipeline.host.bounds import Rebound
 from pipeline.host.rows import Claim, Stage
@@ -66,9 +67,8 @@ class Mend:
 
     def __str__(self) -> str:
         """One line for `dry=yes`."""
-        more = f" and {len(self.paths) - 3} more" if len(self.paths) > 3 else ""
-        shown = ", ".join(f"/{path}" for path in self.paths[:3])
-        return f"mend nifty{self.suffix}: {shown}{more} lost their contents"
+        lost = some((f"/{path}" for path in self.paths), most=3)
+        return f"mend nifty{self.suffix}: {lost} lost their contents"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import some
 from pipeline.host import cgroup
 from pipeline.host.rows import Row, Status
 from pipeline.host.units import group_of
@@ -43,10 +44,9 @@ def resolver_row(running: Iterable[Instance]) -> Row | None:
     old = [one for one in there if now is not None and _is_older(one, now)]
     names = [one.name for one in old]
     chosen = ",".join(one.suffix or one.name for one in old)
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return Row(
         name="resolver of instances",
-        found=f"older in {shown}" if old else "the host's",
+        found=f"older in {some(names)}" if old else "the host's",
         needed="the host's",
         status=Status.WARN if old else Status.OK,
         why=f"{RESOLVER} was replaced since they started: names may not be found inside",

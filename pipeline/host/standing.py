@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.errors import some
 from pipeline.host import dropins, examination, heal, images, owed, resolver, state
 from pipeline.host.rolling import meaning
 from pipeline.host.rows import Row, Status
@@ -36,7 +37,7 @@ def forgotten_rows(
     if down:
         yield Row(
             name="stopped for a change",
-            found=_some([one.name for one in down]),
+            found=some([one.name for one in down]),
             needed="none",
             status=Status.WARN,
             why="an upgrade, restart or backup was killed before it started them again",
@@ -50,10 +51,6 @@ def forgotten_lines(
     """The same for `doit status`."""
     for row in forgotten_rows(layout, there, running):
         yield f"{row.found}: down, {row.why}: {row.todo}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row]:
@@ -73,7 +70,7 @@ def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row
         problems = dropins.bound(manifest, root).problems
         if not taken and not problems:
             continue
-        shown = _some(names)
+        shown = some(names)
         yield Row(
             name=f"drop-ins of image {digest[:12]}",
             found="do not start" if problems else "would start",

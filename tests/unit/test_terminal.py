@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import terminal
-from pipeline.errors import MOST_LINES, NiftyError, ProblemsError, shown, shown_lines
+from pipeline.errors import MOST_LINES, NiftyError, ProblemsError, shown, shown_lines, some
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -198,3 +198,10 @@ def test_one_module_alone_writes_to_the_terminal() -> None:
 def test_an_error_keeps_its_words() -> None:
     error = NiftyError("grün\nline", hint="type this")
     assert str(error) == "grün\nline\nhint: type this"
+
+
+def test_of_many_the_first_are_named_and_the_rest_counted() -> None:
+    assert some([]) == ""
+    assert some(range(5)) == "0, 1, 2, 3, 4"
+    assert some(range(7)) == "0, 1, 2, 3, 4 and 2 more"
+    assert some("abcd", most=3) == "a, b, c and 1 more"
