@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pipeline.build import plain
 from pipeline.errors import NiftyError
 from pipeline.run import Completed, run
 
@@ -28,9 +29,14 @@ class Slots:
     """
 
     def __init__(self, count: int = 0) -> None:
-        """As many places as *count*, or as there are processors for this process."""
+        """As many places as *count*, or as there are processors for this process.
+
+        Raises PlaceError.
+        """
         self.count = count or len(os.sched_getaffinity(0))
-        self._folder = tempfile.mkdtemp(prefix="nifty-jobs-")
+        # make reads the path out of a variable that it splits at blanks
+        where = plain.place(Path(tempfile.gettempdir()))
+        self._folder = tempfile.mkdtemp(prefix="nifty-jobs-", dir=where)
         self._path = Path(self._folder) / "server"
         os.mkfifo(self._path)
         self._pipe = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)

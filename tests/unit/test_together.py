@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -105,6 +106,16 @@ def test_an_interrupt_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
     assert set(told) == {door.ProgramError, StoppedError}
     assert (tmp_path / "began").read_text() == "\n"
     assert not door._in_threads
+
+
+def test_make_finds_the_places_whatever_tmpdir_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / 'a b"c'
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    with Slots() as slots:
+        assert len(slots.make_flags()["MAKEFLAGS"].split()) == 2
 
 
 def test_places_are_as_many_as_processors() -> None:
