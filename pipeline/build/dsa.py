@@ -112,10 +112,11 @@ def problem(path: Path, signature: bytes, key: bytes, fingerprint: str) -> str |
 
 
 def _packets(content: bytes) -> list[tuple[str, bytes]]:
-    from pysequoia.packet import PacketPile  # noqa: PLC0415 (only a fetch needs it)
+    # by way of the whole, which waits for a thread that is importing that
+    from pysequoia import packet  # noqa: PLC0415 (only a fetch needs it)
 
     try:
-        return [(str(packet.tag), packet.body) for packet in PacketPile.from_bytes(content)]
+        return [(str(each.tag), each.body) for each in packet.PacketPile.from_bytes(content)]
     except (RuntimeError, ValueError) as error:
         raise _RefusedError(f"not OpenPGP: {str(error).splitlines()[0][:200]}") from error
 
