@@ -1,11 +1,11 @@
-"""Names the tasks; what they do is in pipeline/tasks. `doit list` shows them."""
+"""Names the tasks: `doit X` runs pipeline/commands/X.py. `doit list` shows them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pipeline.tasks import article, bench, build, host, misspelt, moving, report
-from pipeline.tasks.actions import Reporter, end_tidily, made
+from pipeline.tasks import build, misspelt
+from pipeline.tasks.actions import Reporter, always, end_tidily, made
 from pipeline.tasks.database import database
 
 end_tidily()
@@ -72,97 +72,97 @@ def task_checksums() -> Any:
 
 def task_outdated() -> Any:
     """Compare the pinned versions with the newest releases (format=json)"""
-    return made(report.outdated)
+    return made(always("outdated"))
 
 
 def task_audit() -> Any:
     """List the known vulnerabilities of the image's components, patched or not (format=json)"""
-    return made(article.audit)
+    return made(always("audit"))
 
 
 def task_inspect() -> Any:
     """Show the image's binaries and memory (count=1000), or any ELF file (file=/bin/ls)"""
-    return made(report.inspect, archives=True)
+    return made(build.inspect, archives=True)
 
 
 def task_deploy() -> Any:
     """Deploy instances on this host (count=1000 first=1 | name=slick port=2100; start=yes)"""
-    return made(host.deploy, archives=True)
+    return made(always("deploy"), archives=True)
 
 
 def task_start() -> Any:
     """Start instances and wait for SSH (all, or count= first=, names=1,7,slick)"""
-    return made(host.start, archives=True)
+    return made(always("start"), archives=True)
 
 
 def task_stop() -> Any:
     """Stop instances (all, or count= first=, names=)"""
-    return made(host.stop, archives=True)
+    return made(always("stop"), archives=True)
 
 
 def task_restart() -> Any:
     """Stop and start instances"""
-    return made(host.restart, archives=True)
+    return made(always("restart"), archives=True)
 
 
 def task_status() -> Any:
     """Show instances: port, image, running, SSH, memory (format=json)"""
-    return made(host.status, archives=True)
+    return made(always("status"), archives=True)
 
 
 def task_ssh() -> Any:
     """Open a shell in an instance (name=7)"""
-    return made(host.ssh, archives=True)
+    return made(always("ssh"), archives=True)
 
 
 def task_upgrade() -> Any:
     """Move instances to another image (image=... batch=50), or back (rollback=yes)"""
-    return made(host.upgrade, archives=True)
+    return made(always("upgrade"), archives=True)
 
 
 def task_backup() -> Any:
     """Write instances into one file (to=FILE; all, or count= first=, names=; stop=yes, dry=yes)"""
-    return made(moving.backup, archives=True)
+    return made(always("backup"), archives=True)
 
 
 def task_restore() -> Any:
     """Make instances of a backup on this host (from=FILE names=1,7 dry=yes start=yes)"""
-    return made(moving.restore, archives=True)
+    return made(always("restore"), archives=True)
 
 
 def task_undeploy() -> Any:
     """Stop and remove instances (asks, or yes=yes)"""
-    return made(host.undeploy, archives=True)
+    return made(always("undeploy"), archives=True)
 
 
 def task_doctor() -> Any:
     """Show what this host lacks for count=1000; fix=yes mends it, undo=yes takes that back"""
-    return made(host.doctor, archives=True)
+    return made(always("doctor"), archives=True)
 
 
 def task_shell() -> Any:
     """Open a shell in an image, deployed or not, without root (image=PATH, command="ls /")"""
-    return made(article.shell, archives=True)
+    return made(always("shell"), archives=True)
 
 
 def task_console() -> Any:
     """Boot a stopped instance on this terminal, or open a root shell in a running one (name=7)"""
-    return made(article.console, archives=True)
+    return made(always("console"), archives=True)
 
 
 def task_telnet() -> Any:
     """Serve telnet to this host (mode=inetd|forking|socket|off port=12323 listen=127.0.0.1)"""
-    return made(article.telnet, archives=True)
+    return made(always("telnet"), archives=True)
 
 
 def task_firewall() -> Any:
     """Print rules that open the instances' ports; apply=yes loads them, undo=yes removes them"""
-    return made(article.firewall, archives=True)
+    return made(always("firewall"), archives=True)
 
 
 def task_bench() -> Any:
     """Measure beside peers (parts=build,image,deploy,start counts=10,1000 on=tmpfs,xfs rounds=3)"""
-    return made(bench.bench, archives=True)
+    return made(always("bench"), archives=True)
 
 
 misspelt.install(name[5:] for name in dir() if name.startswith("task_") and name[5] != "_")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess  # noqa: TID251 (the loop runs beside us; the door waits for an end)
+import subprocess  # noqa: TID251 (what is timed is the process itself)
 import sys
 import tempfile
 import time
@@ -23,30 +23,21 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from pipeline.commands import deploy, ready, rolling
 from pipeline.errors import NiftyError
-from pipeline.host import (
-    banner,
-    cgroup,
-    deploy,
-    fleet,
-    images,
-    instances,
-    rolling,
-    runners,
-    state,
-    units,
-)
-from pipeline.host.layout import Layout
+from pipeline.host.roots import images
+from pipeline.host.state import records
+from pipeline.host.state.layout import Layout
+from pipeline.host.units import banner, cgroup, control, runners, sync, unit_files
 from pipeline.host.wanted import Wanted, numbered
 from pipeline.run import CLEAN_ENVIRONMENT, run
 from pipeline.settings import Settings
-from pipeline.tasks import before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from pipeline.host.state import Instance
+    from pipeline.host.state.records import Instance
 
 LOOP = "loop"
 UNIT = "nifty-bench-loop.service"
@@ -72,23 +63,23 @@ def measure(way: str, count: int, image: Path, prefix: Path, loop: Path) -> dict
     """Seconds to the last banner and to nothing left, bytes of memory for all of them."""
     layout = Layout(prefix)
     refuse(layout)
-    runner = next(iter(runners.RUNNERS)) if way == LOOP else state.Runner(way)
+    runner = next(iter(runners.RUNNERS)) if way == LOOP else records.Runner(way)
     had = layout.state.exists(), layout.shared.exists()
     try:
         wanted = Wanted(targets=numbered(count), prefix=prefix, runner=runner)
         deploy.deploy(wanted, images.load(image))
-        chosen = state.read_all(layout)
+        chosen = records.read_all(layout)
         if way == LOOP:
             return _weigh(chosen, partial(_looping, layout=layout, program=loop))
-        before.refuse_start(Settings(prefix=prefix, runner=runner.value), chosen)
-        fleet.settle(layout)
+        ready.refuse_start(Settings(prefix=prefix, runner=runner.value), chosen)
+        sync.settle(layout)
         return _weigh(chosen, _running)
     finally:
         with _undisturbed():
             _clean(layout, had)
 
 
-def refuse(layout: Layout, directory: Path = units.DIRECTORY) -> None:
+def refuse(layout: Layout, directory: Path = unit_files.DIRECTORY) -> None:
     """Raise StartError if instances are deployed here: they are somebody's, and would count."""
     there = [*layout.prefix.glob("nifty*"), *layout.instances.glob("*.json")]
     there += directory.glob("nifty*")
@@ -122,11 +113,11 @@ def _weigh(
 @contextmanager
 def _running(chosen: Sequence[Instance]) -> Iterator[Running]:
     """*chosen*, started by systemd. What ends them otherwise is `_clean`."""
-    instances.start(chosen)
+    control.start(chosen)
     top = cgroup.hierarchy()
     yield Running(
-        groups=tuple(top / units.group_of(one) for one in chosen),
-        stop=partial(instances.stop, chosen),
+        groups=tuple(top / unit_files.group_of(one) for one in chosen),
+        stop=partial(control.stop, chosen),
     )
 
 
@@ -183,7 +174,7 @@ def _wait_for_banners(pending: set[int]) -> None:
         elif time.monotonic() - news > _PATIENCE:
             raise StartError(f"{len(pending)} instances of the C loop do not answer SSH")
         if pending:
-            instances.rest(began)  # asked as often as `doit start` asks
+            control.rest(began)  # asked as often as `doit start` asks
 
 
 def _check_nothing_runs(groups: Sequence[Path]) -> None:
@@ -239,7 +230,7 @@ def _clean(layout: Layout, had: tuple[bool, bool]) -> None:
     """Stop and remove every instance, and the folders that were not there before."""
     if not layout.state.is_dir():
         return
-    rolling.undeploy(layout, state.read_all(layout))
+    rolling.undeploy(layout, records.read_all(layout))
     for folder, was_there in zip((layout.state, layout.shared), had, strict=True):
         if not was_there:
             shutil.rmtree(folder)

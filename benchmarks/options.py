@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import filesystems, start
 from pipeline.errors import NiftyError
-from pipeline.host import state
+from pipeline.host.state import records
 from pipeline.paths import PROJECT
 
 PARTS = ("build", "image", "deploy", "start")
@@ -80,8 +80,8 @@ def chosen(
             raise OptionsError(f"not on this host: {', '.join(lacking.values())}")
         notes += [f"left out: {kind}, for want of {why}" for kind, why in lacking.items()]
         on = on or tuple(kind for kind in filesystems.KINDS if kind not in lacking)
-        if counts and max(counts) > state.LAST_SLOT:
-            raise OptionsError(f"counts={max(counts)}: one host has room for {state.LAST_SLOT}")
+        if counts and max(counts) > records.LAST_SLOT:
+            raise OptionsError(f"counts={max(counts)}: one host has room for {records.LAST_SLOT}")
     if set(parts) - {"build"} and not image.is_file():
         raise OptionsError(
             f"{image}: not built yet", hint="doit build, as an ordinary user; or image=PATH"

@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from benchmarks.compiler import compiled
-from pipeline.host import access, deploy, images, state
-from pipeline.host.layout import Layout
-from pipeline.host.state import Share
+from pipeline.commands import deploy
+from pipeline.host.roots import access, images
+from pipeline.host.state import records
+from pipeline.host.state.layout import Layout
+from pipeline.host.state.records import Share
 from pipeline.host.wanted import Wanted, numbered
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
 from pipeline.run import run
@@ -128,7 +130,7 @@ def _deploy(image: images.Image, keys: Path, prefix: Path, count: int) -> float:
 
 def _c_program(made_of: Material, prefix: Path, count: int, owner: str) -> float:
     """What the C program says it took."""
-    numbers = [str(number) for number in (1, count, state.FIRST_BASE, state.RANGE)]
+    numbers = [str(number) for number in (1, count, records.FIRST_BASE, records.RANGE)]
     return float(run([made_of.replay, made_of.entries, prefix, *numbers, owner]).stdout)
 
 

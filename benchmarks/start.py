@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import filesystems, inside, results
 from benchmarks.compiler import compiled
 from benchmarks.fit import fit
-from pipeline.host.layout import Layout
-from pipeline.host.runners import RUNNERS
+from pipeline.host.state.layout import Layout
+from pipeline.host.units.runners import RUNNERS
 from pipeline.paths import PROJECT
 from pipeline.progress import say
 

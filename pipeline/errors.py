@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
 # Characters of one line, and lines of one message: what a hostile file says must have an end.
 LONGEST_LINE = 4000
 MOST_LINES = 1000
+_LISTED = 100
+
+FULL_DISK = "make room on that file system; 'rm -r artifacts/cache' costs time only"
 
 
 def shown(text: str, *, most: int = LONGEST_LINE) -> str:
@@ -80,3 +83,12 @@ class ProblemsError(NiftyError):
         if len(self.problems) > MOST_LINES:
             told.append(f"  and {len(self.problems) - MOST_LINES} more")
         super().__init__("\n".join([summary, *told]), hint=hint)
+
+
+def in_lines(names: Sequence[str]) -> Iterator[str]:
+    """*names* in lines of ten, and how many more there are than a hundred."""
+    listed = names[:_LISTED]
+    for begin in range(0, len(listed), 10):
+        yield ", ".join(listed[begin : begin + 10])
+    if len(names) > len(listed):
+        yield f"and {len(names) - len(listed)} more"

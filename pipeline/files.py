@@ -11,7 +11,7 @@ import ctypes
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,3 +132,26 @@ def sync(folder: Path) -> None:
             raise OSError(number, os.strerror(number), str(folder))
     finally:
         os.close(descriptor)
+
+
+def put_cached(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """As `put` for what can be made again: whole or not at all, but not forced to the disk.
+
+    The umask has its say in *mode*. Raises OSError with the path.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as it:
+            it.write(content)
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # write(2) on a full disk names no file
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def stamp(path: str) -> list[Any]:
+    """What of a file tells cheaply that it was changed: size, and time in nanoseconds."""
+    state = os.stat(path)  # noqa: PTH116 (a no-op build asks this of each target)
+    return [state.st_size, state.st_mtime_ns]

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shlex
 import signal
-import subprocess  # noqa: TID251 (this module is the door)
+import subprocess  # noqa: TID251 (what is timed is the process itself)
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass

@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING
 
 from pipeline import beside
 from pipeline.errors import NiftyError
-from pipeline.host import cgroup, fleet, guest, images, inside, status, units
-from pipeline.host.layout import locked
-from pipeline.host.nspawn import Nspawn
-from pipeline.host.runner import SLICE
-from pipeline.host.units import group_of, unit_of
+from pipeline.host import inside
+from pipeline.host.roots import guest
+from pipeline.host.state import kept
+from pipeline.host.state.layout import locked
+from pipeline.host.units import cgroup, sync, unit_files, watch
+from pipeline.host.units.nspawn import Nspawn
+from pipeline.host.units.runner import SLICE
+from pipeline.host.units.unit_files import group_of, unit_of
 from pipeline.image import inittab
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.host.layout import Layout
-    from pipeline.host.state import Instance
+    from pipeline.host.state.layout import Layout
+    from pipeline.host.state.records import Instance
 
 # bytes; an image's own has a few hundred
 _MOST_TABLE = 1 << 16
@@ -44,7 +47,7 @@ def check(instance: Instance, layout: Layout, command: str | None = None) -> boo
     Raises ConsoleError for one that is stopped and has a *command* to run, or would boot without
     asking for a login.
     """
-    if not status.states((instance,))[instance.name].is_at_rest:
+    if not watch.states((instance,))[instance.name].is_at_rest:
         return True
     if command is not None:
         raise ConsoleError(
@@ -108,13 +111,13 @@ def foreground(instance: Instance, layout: Layout) -> tuple[str, ...]:
     """
     runner = Nspawn()
     with locked(layout):
-        fleet.furnish(layout, (runner,))
-    text = runner.service(layout.prefix, units.programs((runner,)))
+        sync.furnish(layout, (runner,))
+    text = runner.service(layout.prefix, unit_files.programs((runner,)))
     found = _START.search(text)
     if found is None:
         raise ConsoleError(f"{unit_of(instance)}: no ExecStart")
-    given = units.binds_of(images.described(layout, instance.image))
-    variables = runner.variables(units.launch_of(instance, layout, given))
+    given = unit_files.binds_of(kept.described(layout, instance.image))
+    variables = runner.variables(unit_files.launch_of(instance, layout, given))
     started = _expanded(found[1].replace("\\\n", " ").replace("%i", instance.suffix), variables)
     words = ["--console=interactive" if word == "--console=pipe" else word for word in started]
     inside.refuse_clone3()

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import distribution, files
 from pipeline.errors import NiftyError
-from pipeline.host import systemd, units
-from pipeline.host.runner import check_plain
-from pipeline.host.units import MARK, UnitFile
+from pipeline.host.binds.rules import check_plain
+from pipeline.host.units import systemd, unit_files
+from pipeline.host.units.unit_files import MARK, UnitFile
 from pipeline.run import CLEAN_ENVIRONMENT, ProgramError, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pipeline.host.layout import Layout
+    from pipeline.host.state.layout import Layout
     from pipeline.run import Completed
 
 TABLE = "nifty"
@@ -138,10 +138,10 @@ def apply_nft(ports: Iterable[int], layout: Layout) -> str:
         return "until the next boot: systemd, which would load it again, does not run here"
     path = layout.state / "firewall.nft"
     unit = UnitFile(name=UNIT, text=f"{MARK}{layout.prefix}\n{_unit_text(path)}")
-    todo = units.changes((unit,))
+    todo = unit_files.changes((unit,))
     _nft("--check", "--file", "-", stdin=ruleset(wanted))
     _put(path, ruleset(wanted))
-    units.write(todo)
+    unit_files.write(todo)
     systemd.reload()
     systemd.enable((UNIT,))
     systemd.restart((UNIT,))
@@ -151,11 +151,11 @@ def apply_nft(ports: Iterable[int], layout: Layout) -> str:
 def undo_nft(layout: Layout) -> bool:
     """Remove the table and what loads it; whether there was anything. Raises UnitFilesError."""
     there = _nft("list", "table", "inet", TABLE, check=False).returncode == 0
-    ours = units.owned((UNIT,), layout.prefix)
+    ours = unit_files.owned((UNIT,), layout.prefix)
     if ours:
         systemd.stop(ours)
         systemd.disable(ours)
-        (units.DIRECTORY / UNIT).unlink()
+        (unit_files.DIRECTORY / UNIT).unlink()
         systemd.reload()
     (layout.state / "firewall.nft").unlink(missing_ok=True)
     _nft("--file", "-", stdin=f"add table inet {TABLE}\ndelete table inet {TABLE}\n")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pipeline import files
 from pipeline.errors import NiftyError
-from pipeline.host.cgroup import CGROUPS
+from pipeline.host.units.cgroup import CGROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

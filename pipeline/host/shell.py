@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import beside
 from pipeline.errors import NiftyError
-from pipeline.host import dropins
+from pipeline.host.binds import dropins
 from pipeline.image import archive
 from pipeline.image import manifest as manifests
 from pipeline.image.rootfs import Rootfs

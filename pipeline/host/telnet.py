@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING
 from pipeline import distribution
 from pipeline.errors import NiftyError
 from pipeline.files import put
-from pipeline.host import systemd, units
-from pipeline.host.runner import check_plain
-from pipeline.host.units import MARK, UnitFile
+from pipeline.host.binds.rules import check_plain
+from pipeline.host.units import systemd, unit_files
+from pipeline.host.units.unit_files import MARK, UnitFile
 from pipeline.image.rootfs import File
 from pipeline.run import CLEAN_ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.host.images import Image
-    from pipeline.host.layout import Layout
+    from pipeline.host.roots.images import Image
+    from pipeline.host.state.layout import Layout
 
 PORT = 12323
 INETD = "nifty-inetd.service"
@@ -128,7 +128,7 @@ def install(server: Server, layout: Layout, image: Image) -> None:
     found before anything is touched.
     """
     wanted = files(server, layout)
-    units.changes(wanted)
+    unit_files.changes(wanted)
     remove(layout)
     _check_free(server)
     where = folder(layout)
@@ -138,7 +138,7 @@ def install(server: Server, layout: Layout, image: Image) -> None:
         put(where / "inetd.conf", table(server, layout).encode())
     except OSError as error:
         raise TelnetError(f"{error.filename or where}: {error.strerror}") from error
-    units.write(wanted)
+    unit_files.write(wanted)
     systemd.reload()
     systemd.start((server.unit,))
     _wait(server)
@@ -149,7 +149,7 @@ def remove(layout: Layout) -> tuple[str, ...]:
 
     Raises UnitFilesError, and touches nothing, if one of them is somebody else's.
     """
-    ours = units.owned(ALL, layout.prefix)
+    ours = unit_files.owned(ALL, layout.prefix)
     if ours:
         sessions = SERVICE.replace("@", "@*")
         running = [name for name in systemd.states((INETD, sessions)) if name != SERVICE]
@@ -158,7 +158,7 @@ def remove(layout: Layout) -> tuple[str, ...]:
         _wait_for_rest((INETD, SOCKET, sessions))
         systemd.disable(name for name in ours if name != SERVICE)
         for name in ours:
-            (units.DIRECTORY / name).unlink()
+            (unit_files.DIRECTORY / name).unlink()
         systemd.reload()
     shutil.rmtree(folder(layout), ignore_errors=True)
     return ours

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ProblemsError, UsageError
-from pipeline.host.state import Runner, Share, Users
+from pipeline.host.state.records import Instance, Runner, Share, Users
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 class WantedError(ProblemsError, UsageError):
@@ -99,3 +99,17 @@ def _suffix_problem(suffix: str) -> str | None:
         rules = "small letters, digits and '-', a letter first and no '-' last, at most 58"
         return f"nifty{suffix!s}: after 'nifty' {rules}"
     return None
+
+
+PORT_BASE = 2200
+
+
+def meaning(some: Sequence[Instance]) -> str:
+    """The variables that mean exactly *some* instances."""
+    suffixes = [one.suffix for one in some]
+    first = suffixes[0]
+    if first.isdecimal():
+        row = [str(number) for number in range(int(first), int(first) + len(suffixes))]
+        if row == suffixes:
+            return f"first={first} count={len(suffixes)}"
+    return f"names={','.join(suffix or 'nifty' for suffix in suffixes)}"

@@ -65,7 +65,7 @@ def write_tar(rootfs: Rootfs, *, mtime: int) -> bytes:
 
 def write_zstd(tar: bytes) -> bytes:
     """*tar* as one zstd frame with a checksum and its size (RFC 8878)."""
-    import zstandard  # noqa: PLC0415 (an up-to-date build does not need it)
+    import zstandard  # noqa: PLC0415 (as in archive)
 
     parameters = zstandard.ZstdCompressionParameters.from_level(
         ZSTD_LEVEL, source_size=len(tar), write_checksum=1, write_content_size=1, threads=0

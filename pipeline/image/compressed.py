@@ -85,7 +85,7 @@ class _Gzip:
 
 class _Zstd:
     def __init__(self) -> None:
-        import zstandard  # noqa: PLC0415 (only this kind needs it)
+        import zstandard  # noqa: PLC0415 (as in archive)
 
         self._inner = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW).decompressobj()
         self._rest = b""
@@ -98,7 +98,7 @@ class _Zstd:
         return bytes(self._inner.unused_data) + self._rest
 
     def unpack(self, packed: bytes) -> Iterator[bytes]:
-        import zstandard  # noqa: PLC0415 (as above)
+        import zstandard  # noqa: PLC0415 (as in archive)
 
         try:
             # 64 bytes can become at most 2 MiB, so that a limit is looked at in time

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from functools import cache, wraps
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from doit import doit_cmd
@@ -15,7 +16,7 @@ from doit.exceptions import BaseFail, TaskError, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 
 from pipeline import terminal
-from pipeline.errors import NiftyError
+from pipeline.errors import FULL_DISK, NiftyError
 from pipeline.paths import PROJECT
 from pipeline.run import end_with_parent
 from pipeline.settings import Settings, VariablesError, parse
@@ -46,6 +47,35 @@ def made(
         if isinstance(tasks, dict):
             return _refusal(tasks, str(error))
         return (_refusal(task, message) for message in [str(error)] for task in tasks)
+
+
+def command(name: str, function: str = "run") -> Callable[..., Any]:
+    """*function* of pipeline/commands/NAME.py, which is imported when it is called.
+
+    The one lazy door: what doit loads before every command knows nothing but names.
+    """
+
+    def late(*args: Any) -> Any:
+        return getattr(import_module(f"pipeline.commands.{name}"), function)(*args)
+
+    return late
+
+
+def always(name: str) -> Callable[[Settings], Task]:
+    """A maker of the task that runs command *name* each time, whatever doit remembers.
+
+    For commands whose truth is not a file of the build: the host's own state, say.
+    """
+
+    def maker(settings: Settings) -> Task:
+        return {
+            "actions": [(action(command(name)), [settings])],
+            "uptodate": [False],
+            "io": PLAIN_IO,
+            "meta": {"quiet": True},
+        }
+
+    return maker
 
 
 def _refusal(task: Task, message: str) -> Task:
@@ -102,13 +132,12 @@ def action(function: Callable[P, Any]) -> Callable[P, Any]:
 
 _INSTALL = "pip install -e '.[build,test]' in this virtual environment"
 _OWNER = "build as the user who owns artifacts/, or remove what another user left there"
-FULL = "make room on that file system; 'rm -r artifacts/cache' costs time only"
 _HINTS = {
     errno.EACCES: _OWNER,
     errno.EPERM: _OWNER,
     errno.EROFS: "artifacts/ must be on a file system that can be written to",
-    errno.ENOSPC: FULL,
-    errno.EDQUOT: FULL,
+    errno.ENOSPC: FULL_DISK,
+    errno.EDQUOT: FULL_DISK,
 }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from pipeline import files
 
 
 def installed(name: str) -> str:
@@ -42,7 +43,7 @@ def untouched(task: Any, values: dict[str, Any]) -> bool:
         return False
     try:
         return all(
-            stamp(path) == state[:2] or _state(path)[2] == state[2]
+            files.stamp(path) == state[:2] or _state(path)[2] == state[2]
             for path, state in zip(task.targets, saved, strict=True)
         )
     except OSError:
@@ -54,19 +55,13 @@ def unmoved(task: Any, values: dict[str, Any]) -> bool:  # noqa: ARG001
     """Whether the files that drop-ins were made of are as they were."""
     sources = values.get("sources", [])
     try:
-        return all(stamp(path) == state for path, *state in sources)
+        return all(files.stamp(path) == state for path, *state in sources)
     except OSError:
         return False
-
-
-def stamp(path: str) -> list[Any]:
-    """What of a file tells cheaply that it was changed: size, and time in nanoseconds."""
-    state = os.stat(path)  # noqa: PTH116 (a no-op build asks this of each target)
-    return [state.st_size, state.st_mtime_ns]
 
 
 def _state(path: str) -> list[Any]:
     import hashlib  # noqa: PLC0415
 
     with Path(path).open("rb") as file:
-        return [*stamp(path), hashlib.file_digest(file, "sha256").hexdigest()]
+        return [*files.stamp(path), hashlib.file_digest(file, "sha256").hexdigest()]

@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.host.runner import place
-from pipeline.host.runners import RUNNERS
-from pipeline.host.state import Runner
+from pipeline.host.state.records import Runner
+from pipeline.host.units.runner import place
+from pipeline.host.units.runners import RUNNERS
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline.host import access, clients, fleet, identity, layout, runners, state, units
+from pipeline.host.roots import access, identity
+from pipeline.host.state import clients, layout, records
+from pipeline.host.units import runners, sync, unit_files
 from pipeline.image import archive, inittab, manifest
 from pipeline.image.rootfs import Directory, File, Rootfs, Symlink
 from pipeline.paths import PROJECT, beneath
@@ -19,7 +21,7 @@ from pipeline.paths import PROJECT, beneath
 IMAGE = PROJECT / "artifacts" / f"nifty-{os.uname().machine}.tar.zst"
 
 
-def main(prefix: Path, chosen: state.Runner, suffixes: list[str]) -> None:
+def main(prefix: Path, chosen: records.Runner, suffixes: list[str]) -> None:
     """Make the instances and install their units."""
     rootfs = archive.read(IMAGE)
     about = manifest.read(rootfs, name=IMAGE.name)
@@ -35,30 +37,30 @@ def main(prefix: Path, chosen: state.Runner, suffixes: list[str]) -> None:
     for slot, suffix in enumerate(suffixes, start=1):
         one, key = instance(suffix.strip("_"), slot, rootfs.digest, chosen)
         make_root(where.root(one.name), rootfs, about, one, (key, "\n".join(lines) + "\n"))
-        for path, text in units.files(one, where, units.binds_of(about)).items():
+        for path, text in unit_files.files(one, where, unit_files.binds_of(about)).items():
             path.write_text(text)
-        state.write(where, one)
-    clients.write(where, state.read_all(where))
-    fleet.support(where, (runners.RUNNERS[chosen],))
+        records.write(where, one)
+    clients.write(where, records.read_all(where))
+    sync.support(where, (runners.RUNNERS[chosen],))
     served = ((runners.RUNNERS[chosen], suffix.strip("_")) for suffix in suffixes)
-    units.install(served, prefix)
+    unit_files.install(served, prefix)
 
 
 def instance(
-    suffix: str, slot: int, digest: str, chosen: state.Runner
-) -> tuple[state.Instance, bytes]:
+    suffix: str, slot: int, digest: str, chosen: records.Runner
+) -> tuple[records.Instance, bytes]:
     """An instance on port 2200 + *slot* and its host key in Dropbear's format."""
     key = identity.new_host_key()
     # which runner=service refuses to do
-    is_host = suffix == "host" and chosen is state.Runner.NSPAWN
-    users = state.Users.HOST if is_host else state.Users.PRIVATE
-    one = state.Instance(
+    is_host = suffix == "host" and chosen is records.Runner.NSPAWN
+    users = records.Users.HOST if is_host else records.Users.PRIVATE
+    one = records.Instance(
         suffix=suffix,
         number=slot,
         port=2200 + slot,
         image=digest,
         users=users,
-        base=state.base_of(slot, users),
+        base=records.base_of(slot, users),
         host_key=identity.public_line(key.public),
         runner=chosen,
         machine_id=identity.new_machine_id(),
@@ -72,7 +74,7 @@ def make_root(
     root: Path,
     rootfs: Rootfs,
     about: manifest.Manifest,
-    one: state.Instance,
+    one: records.Instance,
     secrets: tuple[bytes, str],
 ) -> None:
     """The root of *one*; *secrets* are its host key and authorized_keys."""
@@ -108,4 +110,4 @@ def put(root: Path, name: str, entry: Directory | File | Symlink, *, base: int) 
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), state.Runner(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), records.Runner(sys.argv[2]), sys.argv[3:])

@@ -22,7 +22,7 @@ import base64
 import os
 import secrets
 import shutil
-import subprocess  # noqa: TID251 (a machine runs beside the tests; the door waits for an end)
+import subprocess  # noqa: TID251 (what is timed is the process itself)
 import sys
 import tempfile
 import time

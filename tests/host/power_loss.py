@@ -29,21 +29,12 @@ from unittest.mock import patch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import filesystems
-from pipeline.host import (
-    access,
-    backup,
-    deploy,
-    fleet,
-    images,
-    restore,
-    scanning,
-    sections,
-    state,
-    undeploy,
-    units,
-    upgrade,
-)
-from pipeline.host.layout import Layout
+from pipeline.commands import deploy
+from pipeline.host.backup import restore, save, scanning, sections
+from pipeline.host.roots import access, images, undeploy, upgrade
+from pipeline.host.state import records
+from pipeline.host.state.layout import Layout
+from pipeline.host.units import sync, unit_files
 from pipeline.host.wanted import Wanted, numbered
 from pipeline.run import run
 
@@ -156,7 +147,7 @@ def check_moment(command: Command, before: Seen, after: Seen, now: Seen) -> Iter
 def used_images(prefix: Path) -> set[str]:
     """Digests of the images that instances here have."""
     layout = Layout(prefix)
-    return {one.image for one in state.read_all(layout) if layout.root(one.name).is_dir()}
+    return {one.image for one in records.read_all(layout) if layout.root(one.name).is_dir()}
 
 
 def check_images(prefix: Path, before: Seen, after: Seen, now: Seen) -> Iterator[str]:
@@ -198,7 +189,7 @@ def in_child(work: Callable[[], object], log: Path) -> int:
             os.dup2(sink.fileno(), 2)
         work()
         code = 0
-    except BaseException:  # noqa: BLE001 (told in the log)
+    except BaseException:  # noqa: BLE001 (a fork must not unwind into the parent's code)
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -302,7 +293,7 @@ def play(disk: Disk, command: Command, story: Story) -> None:
             found += check_moment(command, before, after, now)
             try:
                 found += check_images(prefix, before, after, now)
-            except state.StateError as error:
+            except records.StateError as error:
                 found.append(str(error))
             if moment == "when it had returned" and now != after:
                 wrong = sorted(path for path in after | now if now.get(path) != after.get(path))
@@ -327,28 +318,28 @@ def commands(work: Path, image: images.Image, other: images.Image) -> Iterator[C
         def go(prefix: Path) -> None:
             targets = numbered(HALF, first=first, port=20000)
             deploy.deploy(Wanted(targets=targets, prefix=prefix), image)
-            fleet.settle(Layout(prefix))
+            sync.settle(Layout(prefix))
 
         return go
 
     def upgraded(prefix: Path) -> None:
         upgrade.upgrade(prefix, None, other)
-        fleet.settle(Layout(prefix))
+        sync.settle(Layout(prefix))
 
     def rolled_back(prefix: Path) -> None:
-        new = [one.suffix for one in state.read_all(Layout(prefix)) if one.image == other.digest]
+        new = [one.suffix for one in records.read_all(Layout(prefix)) if one.image == other.digest]
         upgrade.upgrade(prefix, new, None)
-        fleet.settle(Layout(prefix))
+        sync.settle(Layout(prefix))
 
     def undeployed(prefix: Path) -> None:
-        there = [one.suffix for one in state.read_all(Layout(prefix)) if int(one.suffix) > HALF]
+        there = [one.suffix for one in records.read_all(Layout(prefix)) if int(one.suffix) > HALF]
         undeploy.undeploy(prefix, there)
-        fleet.settle(Layout(prefix))
+        sync.settle(Layout(prefix))
 
     def restored(prefix: Path) -> None:
         layout = Layout(prefix)
         names = {f"nifty{number}" for number in range(HALF + 1, 2 * HALF + 1)}
-        there = {one.name for one in state.read_all(layout) if layout.root(one.name).is_dir()}
+        there = {one.name for one in records.read_all(layout) if layout.root(one.name).is_dir()}
         if names <= there and not layout.restoring.exists():
             return  # it had ended, and the command says that they are there
         wish = scanning.Wish(
@@ -356,7 +347,7 @@ def commands(work: Path, image: images.Image, other: images.Image) -> Iterator[C
         )
         with sections.opened(saved) as file:
             restore.restore(file, scanning.scan(file, layout, wish), layout)
-        fleet.settle(layout)
+        sync.settle(layout)
         restore.end(layout)
 
     yield Command("deploy", deployed(1))
@@ -369,7 +360,7 @@ def commands(work: Path, image: images.Image, other: images.Image) -> Iterator[C
 
 def furnish(prefix: Path) -> None:
     """What users write in their instances."""
-    for one in state.read_all(Layout(prefix)):
+    for one in records.read_all(Layout(prefix)):
         (prefix / one.name / "etc/profile").write_text("# mine\n")
         notes = prefix / one.name / "home/luser/notes"
         notes.write_text(f"notes of {one.name}\n")
@@ -382,7 +373,7 @@ def main(kind: str, work: Path, image: Path, other: Path) -> None:
     story = Story()
     with ExitStack() as stack:
         # no unit is written, and no key of root's taken: the fleet gets one, which may not be lost
-        stack.enter_context(patch.object(units, "install", return_value=()))
+        stack.enter_context(patch.object(unit_files, "install", return_value=()))
         stack.enter_context(patch.object(access, "keys_of_user", return_value=None))
         # in memory: what matters is what was written to it, not how fast
         memory = stack.enter_context(filesystems.fresh("tmpfs", work))
@@ -395,9 +386,9 @@ def main(kind: str, work: Path, image: Path, other: Path) -> None:
                 if command.name.startswith("deploy"):
                     furnish(prefix)
                 if command.name == "rollback":
-                    names = [one.name for one in state.read_all(Layout(prefix))]
+                    names = [one.name for one in records.read_all(Layout(prefix))]
                     with (work / "saved").open("wb") as sink:
-                        backup.backup(Layout(prefix), names, sink)
+                        save.backup(Layout(prefix), names, sink)
     json.dump(
         {"moments": story.moments, "during": story.during, "problems": story.problems}, sys.stdout
     )

@@ -12,7 +12,7 @@ import pytest
 from variant import Variant, pack
 
 from pipeline.host import telnet
-from pipeline.host.units import DIRECTORY
+from pipeline.host.units.unit_files import DIRECTORY
 from pipeline.paths import PROJECT
 from pipeline.run import Completed, run
 

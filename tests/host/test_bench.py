@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess  # noqa: TID251 (a benchmark to be interrupted while it runs)
+import subprocess  # noqa: TID251 (what is timed is the process itself)
 import sys
 import time
 from contextlib import suppress
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import filesystems, peers
-from pipeline.host.runners import RUNNERS
+from pipeline.host.units.runners import RUNNERS
 from pipeline.paths import PROJECT
 from pipeline.run import CLEAN_ENVIRONMENT, Completed, run
 

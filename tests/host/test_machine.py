@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import subprocess  # noqa: TID251 (a process to be killed while it runs)
+import subprocess  # noqa: TID251 (what is timed is the process itself)
 import sys
 from typing import TYPE_CHECKING
 

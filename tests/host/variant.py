@@ -12,10 +12,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.build import assemble, catalogue
-from pipeline.build import compile as compiling
-from pipeline.build.compile import Built
-from pipeline.build.recipe import Image
+from pipeline.builder.assembly import assemble
+from pipeline.builder.components import compile as compiling
+from pipeline.builder.components.compile import Built
+from pipeline.builder.recipes import catalogue
+from pipeline.builder.recipes.recipe import Image
 from pipeline.image import archive
 from pipeline.paths import PROJECT
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from tiny import write_recipes
 
-from pipeline.build import catalogue
+from pipeline.builder.recipes import catalogue
 from pipeline.paths import PROJECT
 from pipeline.run import Completed, run
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tiny import replace_once
 
-from pipeline.host import access, deploy, images
-from pipeline.host.needs import USUAL
+from pipeline.host.roots import access, images, needs
+from pipeline.host.roots.needs import USUAL
 from pipeline.host.wanted import Wanted, numbered
 from pipeline.image import archive, keyline
 from pipeline.image.rootfs import File, Symlink
@@ -61,7 +61,7 @@ def test_the_checksums_are_those_of_the_files(checkout: Checkout, artifacts: Pat
 def test_doctor_reckons_with_what_the_image_takes(artifacts: Path) -> None:
     image = images.load(next(artifacts.glob("nifty-x86_64.tar.zst")))
     wanted = Wanted(targets=numbered(1))
-    taken = deploy.needs_of(image, wanted, access.Access(lines=("ssh-ed25519 AAAA",)))
+    taken = needs.of_image(image, wanted, access.Access(lines=("ssh-ed25519 AAAA",)))
     for beside in (2, 3):
         assert USUAL.inodes_each(beside=beside) == taken.inodes_each(beside=beside)
         each = [one.bytes_each(4096, 4096, beside=beside) for one in (USUAL, taken)]

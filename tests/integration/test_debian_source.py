@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.build import catalogue, debian, fetch, releases, signature
-from pipeline.build.recipe import DebianBinary, DebianSource
-from pipeline.build.store import Store
+from pipeline.builder.recipes import catalogue
+from pipeline.builder.recipes.recipe import DebianBinary, DebianSource
+from pipeline.builder.sources import debian, fetch, signature
+from pipeline.builder.sources.store import Store
+from pipeline.builder.upkeep import releases
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.build.catalogue import Recipes
-    from pipeline.build.recipe import Component
+    from pipeline.builder.recipes.catalogue import Recipes
+    from pipeline.builder.recipes.recipe import Component
 
 pytestmark = [
     pytest.mark.integration,

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess  # noqa: TID251 (signals need a process that is still there)
+import subprocess  # noqa: TID251 (what is timed is the process itself)
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING

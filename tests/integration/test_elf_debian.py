@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import elf
-from pipeline.build import applets, gate
+from pipeline.builder.components import applets, gate
 from pipeline.paths import PROJECT
 from pipeline.progress import say
 from pipeline.run import CLEAN_ENVIRONMENT, ProgramError, run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import subprocess  # noqa: TID251 (a server and thirty clients run beside each other)
+import subprocess  # noqa: TID251 (what is timed is the process itself)
 import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass

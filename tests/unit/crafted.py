@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 from host_image import HOST_KEY, make_image
 
-from pipeline.host import identity, inventory, state
-from pipeline.host.parcel import Kind, Member, Writer
-from pipeline.host.state import Instance, Users, base_of
+from pipeline.host.backup import inventory
+from pipeline.host.backup.parcel import Kind, Member, Writer
+from pipeline.host.roots import identity
+from pipeline.host.state import records
+from pipeline.host.state.records import Instance, Users, base_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +117,7 @@ class Crafted:
             "images": sorted(digest for digest, _archive in self.images),
             "fleet_key": self.key is not None,
             "live": [],
-            "instances": [json.loads(state.encode(one)) for one in self.instances],
+            "instances": [json.loads(records.encode(one)) for one in self.instances],
         }
         self.table(table)
         return json.dumps(table).encode()

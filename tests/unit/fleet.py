@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.host.state import Instance, Share, Users, base_of
+from pipeline.host.state.records import Instance, Share, Users, base_of
 
 
 def make_instance(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pipeline.host import images
+from pipeline.host.roots import images
 from pipeline.image import archive, inittab, manifest
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from pipeline.build import applets
+from pipeline.builder.components import applets
 from pipeline.elf import ElfError
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from host_image import KEY
 
-from pipeline.build import assemble as assembling
-from pipeline.build.assemble import AssembleError
-from pipeline.build.catalogue import Recipes
-from pipeline.build.compile import Built
-from pipeline.build.recipe import Component, Image
+from pipeline.builder.assembly import assemble as assembling
+from pipeline.builder.assembly.assemble import AssembleError
+from pipeline.builder.components.compile import Built
+from pipeline.builder.recipes.catalogue import Recipes
+from pipeline.builder.recipes.recipe import Component, Image
 from pipeline.image import archive, inittab, manifest
 from pipeline.image.rootfs import Directory, File, Rootfs, RootfsError, Symlink
 from pipeline.paths import PROJECT

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.build import audit as auditing
-from pipeline.build import catalogue
-from pipeline.build.audit import AuditError, Status
+from pipeline.builder.recipes import catalogue
+from pipeline.builder.upkeep import audit as auditing
+from pipeline.builder.upkeep.audit import AuditError, Status
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.build.audit import Finding
+    from pipeline.builder.upkeep.audit import Finding
 
 PATCHED = "CVE-2026-38754"
 

@@ -18,37 +18,26 @@ import pytest
 from host_image import HOST_KEY, key_file, make_image
 
 from pipeline import files
-from pipeline.host import (
-    access,
-    backup,
-    deploy,
-    facts,
-    images,
-    inventory,
-    layout,
-    restorable,
-    restore,
-    scanning,
-    sections,
-    state,
-    undeploy,
-    upgrade,
-)
-from pipeline.host.backup import BackupError
-from pipeline.host.layout import Layout, LockedError, locked
-from pipeline.host.rename import Mover
-from pipeline.host.restorable import RefusedError
-from pipeline.host.state import Runner, Share, Users
+from pipeline.commands import deploy
+from pipeline.host.backup import inventory, restorable, restore, save, scanning, sections
+from pipeline.host.backup.restorable import RefusedError
+from pipeline.host.backup.save import BackupError
+from pipeline.host.doctor import facts
+from pipeline.host.roots import access, images, undeploy, upgrade
+from pipeline.host.roots.rename import Mover
+from pipeline.host.state import layout, records
+from pipeline.host.state.layout import Layout, LockedError, locked
+from pipeline.host.state.records import Runner, Share, Users
 from pipeline.host.wanted import Wanted, named, numbered
 from pipeline.image.rootfs import File
 from pipeline.settings import Settings
-from pipeline.tasks import moving
+from pipeline.tasks.actions import always
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pipeline.host.state import Instance
+    from pipeline.host.state.records import Instance
 
 ROOT = os.geteuid() == 0
 USERS = Users.PRIVATE if ROOT else Users.HOST
@@ -91,7 +80,7 @@ def deployed(prefix: Path, count: int, **fields: Any) -> None:
 
 
 def base(prefix: Path, suffix: str) -> int:
-    one = state.read(Layout(prefix), suffix)
+    one = records.read(Layout(prefix), suffix)
     assert one is not None
     return one.base
 
@@ -159,8 +148,8 @@ def tree(root: Path, first: int) -> dict[bytes, tuple[object, ...]]:
 def saved(prefix: Path, *names: str, **words: Any) -> Path:
     """A backup of those below *prefix*."""
     path = prefix.parent / "fleet.tar.zst"
-    with backup.target(path, Layout(prefix), overwrite=True) as sink:
-        backup.backup(Layout(prefix), names or NAMES, sink, **words)
+    with save.target(path, Layout(prefix), overwrite=True) as sink:
+        save.backup(Layout(prefix), names or NAMES, sink, **words)
     return path
 
 
@@ -202,7 +191,7 @@ def test_what_comes_back_is_what_was_there(old: Path, tmp_path: Path) -> None:
     for name in NAMES:
         suffix = name[5:]
         assert tree(new / name, base(new, suffix)) == tree(old / name, base(old, suffix))
-    assert state.read_all(Layout(new)) == state.read_all(Layout(old))
+    assert records.read_all(Layout(new)) == records.read_all(Layout(old))
     for path in ("known_hosts", f"images/{IMAGE.digest}.image", f"images/{IMAGE.digest}.json"):
         assert (new / ".nifty" / path).read_bytes() == (old / ".nifty" / path).read_bytes()
     assert (new / "cbin" / IMAGE.digest / "busybox").read_bytes() == b"\x7fELF busybox"
@@ -262,7 +251,7 @@ def test_whatever_they_share_and_whatever_runs_them(
     old, new = host(tmp_path / "old"), host(tmp_path / "new")
     deployed(old, 2, share=share, runner=runner, boot=True)
     restored(saved(old, "nifty1", "nifty2"), new)
-    assert state.read_all(Layout(new)) == state.read_all(Layout(old))
+    assert records.read_all(Layout(new)) == records.read_all(Layout(old))
     assert tree(new / "nifty2", base(new, "2")) == tree(old / "nifty2", base(old, "2"))
 
 
@@ -279,7 +268,7 @@ def test_the_hosts_users_when_said_so(tmp_path: Path) -> None:
 def test_some_of_them(old: Path, tmp_path: Path) -> None:
     new = host(tmp_path / "new")
     restored(saved(old), new, choose=only("2"))
-    assert [one.name for one in state.read_all(Layout(new))] == ["nifty2"]
+    assert [one.name for one in records.read_all(Layout(new))] == ["nifty2"]
     assert sorted(path.name for path in new.iterdir()) == [".nifty", "cbin", "nifty2"]
 
 
@@ -287,7 +276,7 @@ def test_some_of_them(old: Path, tmp_path: Path) -> None:
 def test_another_runner_and_boot(old: Path, tmp_path: Path) -> None:
     new = host(tmp_path / "new")
     restored(saved(old), new, runner=Runner.SERVICE, boot=True)
-    assert {(one.runner, one.boot) for one in state.read_all(Layout(new))} == {
+    assert {(one.runner, one.boot) for one in records.read_all(Layout(new))} == {
         (Runner.SERVICE, True)
     }
 
@@ -305,11 +294,11 @@ def test_a_lost_way_back_does_not_stop_the_rest(old: Path, tmp_path: Path) -> No
     upgrade.upgrade(old, ["1"], NEWER)
     (Layout(old).images / f"{IMAGE.digest}.image").write_bytes(b"")
     path = tmp_path / "one.tar.zst"
-    with backup.target(path, Layout(old), overwrite=False) as sink:
-        report = backup.backup(Layout(old), ["nifty1"], sink)
+    with save.target(path, Layout(old), overwrite=False) as sink:
+        report = save.backup(Layout(old), ["nifty1"], sink)
     assert "no way back" in report.notes[0]
     restored(path, new)
-    one = state.read(Layout(new), "1")
+    one = records.read(Layout(new), "1")
     assert one is not None
     assert (one.image, one.previous) == (NEWER.digest, None)
 
@@ -326,9 +315,9 @@ def test_the_fleets_key_moves_with_its_instances(tmp_path: Path) -> None:
     old, new, third = (host(tmp_path / name) for name in ("old", "new", "third"))
     key = access.make_fleet_key(Layout(prepared(old)))
     deployed(old, 1)
-    one = state.read(Layout(old), "1")
+    one = records.read(Layout(old), "1")
     assert one is not None
-    state.write(Layout(old), replace(one, fleet=True))
+    records.write(Layout(old), replace(one, fleet=True))
     path = saved(old, "nifty1")
     restored(path, new)
     moved = Layout(new).fleet_key
@@ -364,7 +353,7 @@ def test_what_is_there_is_not_replaced_unless_said_so(old: Path) -> None:
     before = path.read_bytes()
     with (
         pytest.raises(BackupError, match="there already") as caught,
-        backup.target(path, Layout(old), overwrite=False),
+        save.target(path, Layout(old), overwrite=False),
     ):
         pass
     assert caught.value.hint == "choose another name, or say overwrite=yes"
@@ -378,7 +367,7 @@ def test_places_for_no_backup(old: Path, place: str) -> None:
     (old / "link").symlink_to(old / "nowhere")
     with (
         pytest.raises(BackupError, match="nothing was backed up"),
-        backup.target(old / place, Layout(old), overwrite=True),
+        save.target(old / place, Layout(old), overwrite=True),
     ):
         pass
     assert not (old / "nowhere").exists()
@@ -389,7 +378,7 @@ def test_a_backup_that_fails_leaves_what_was_there(old: Path) -> None:
     before = path.read_bytes()
     with (
         pytest.raises(BackupError, match="No space left"),
-        backup.target(path, Layout(old), overwrite=True),
+        save.target(path, Layout(old), overwrite=True),
     ):
         raise OSError(28, "No space left on device")
     assert path.read_bytes() == before
@@ -411,8 +400,8 @@ def test_what_no_backup_holds_is_told(old: Path, tmp_path: Path) -> None:
             os.chown(home / name, first, first)
     (home / "tool").chmod(0o4755)
     path = tmp_path / "told.tar.zst"
-    with backup.target(path, Layout(old), overwrite=False) as sink:
-        report = backup.backup(Layout(old), NAMES, sink)
+    with save.target(path, Layout(old), overwrite=False) as sink:
+        report = save.backup(Layout(old), NAMES, sink)
     server.close()
     assert report.notes == (
         "nifty1: /home/luser/socket: left out: a socket: whoever listens on it makes it anew",
@@ -463,8 +452,8 @@ def test_a_directory_without_an_end_is_cut_and_told(old: Path, tmp_path: Path) -
             os.fchown(here, first, first)
     os.close(here)
     path = tmp_path / "deep.tar.zst"
-    with backup.target(path, Layout(old), overwrite=False) as sink:
-        report = backup.backup(Layout(old), ["nifty1"], sink)
+    with save.target(path, Layout(old), overwrite=False) as sink:
+        report = save.backup(Layout(old), ["nifty1"], sink)
     assert [note.rpartition(": ")[2] for note in report.notes] == ["below 400 directories"]
     restored(path, host(tmp_path / "new"))
 
@@ -497,9 +486,9 @@ def test_files_that_change_under_its_hands(
         return opened(path, flags, *words, **names)
 
     path = tmp_path / "live.tar.zst"
-    with backup.target(path, Layout(old), overwrite=False) as sink:
+    with save.target(path, Layout(old), overwrite=False) as sink:
         monkeypatch.setattr(os, "open", change)
-        backup.backup(Layout(old), ["nifty1"], sink, live=["nifty1"])
+        save.backup(Layout(old), ["nifty1"], sink, live=["nifty1"])
         monkeypatch.undo()
     assert done
     new = host(tmp_path / "new")
@@ -643,7 +632,7 @@ def test_killed_anywhere_it_is_absent_or_whole_and_finished_by_the_next(tmp_path
     while unfinished:
         new = host(tmp_path / f"new{step}")
         unfinished = killed_at(step, path, new)
-        there = [one for one in state.read_all(Layout(new)) if (new / one.name).exists()]
+        there = [one for one in records.read_all(Layout(new)) if (new / one.name).exists()]
         seen.add(len(there))
         for one in there:
             assert tree(new / one.name, one.base) == expected[one.name]
@@ -652,7 +641,7 @@ def test_killed_anywhere_it_is_absent_or_whole_and_finished_by_the_next(tmp_path
         )
         if unfinished:
             restored(path, new)
-        assert state.read_all(Layout(new)) == state.read_all(Layout(old))
+        assert records.read_all(Layout(new)) == records.read_all(Layout(old))
         for name, whole in expected.items():
             assert (step, tree(new / name, base(new, name[5:]))) == (step, whole)
         assert not Layout(new).restoring.exists()
@@ -680,9 +669,9 @@ def test_a_preview_lists_what_a_backup_writes_and_bounds_its_size(
     old: Path, tmp_path: Path
 ) -> None:
     before = tree(old / "nifty2", base(old, "2"))
-    preview = backup.preview(Layout(old), NAMES)
+    preview = save.preview(Layout(old), NAMES)
     with (tmp_path / "one.tar.zst").open("wb") as sink:
-        report = backup.backup(Layout(old), NAMES, sink)
+        report = save.backup(Layout(old), NAMES, sink)
     assert preview.saved == report.saved
     assert list(preview.images) == [IMAGE.digest]
     # nifty2 has a file of 1 GB with nothing in it
@@ -693,7 +682,7 @@ def test_a_preview_lists_what_a_backup_writes_and_bounds_its_size(
 
 def test_a_preview_refuses_what_a_backup_refuses(old: Path) -> None:
     with pytest.raises(BackupError, match="nifty7: not deployed any more"):
-        backup.preview(Layout(old), ["nifty7"])
+        save.preview(Layout(old), ["nifty7"])
 
 
 @pytest.mark.skipif(not ROOT, reason="needs root, as a backup")
@@ -703,7 +692,7 @@ def test_a_preview_is_told_and_nothing_is_written(
     to = tmp_path / "one.tar.zst"
     plain = Settings(prefix=old, dry=True)
     for given in (plain, replace(plain, to=str(to)), replace(plain, to=str(to), format="json")):
-        [(act, settings)] = moving.backup(given)["actions"]
+        [(act, settings)] = always("backup")(given)["actions"]
         assert act(*settings) is None
         told = capsys.readouterr()
         assert [name for name in NAMES if name in told.out] == list(NAMES)
@@ -712,5 +701,5 @@ def test_a_preview_is_told_and_nothing_is_written(
         )
     assert not to.exists()
     to.write_text("there already")
-    [(act, settings)] = moving.backup(Settings(prefix=old, dry=True, to=str(to)))["actions"]
+    [(act, settings)] = always("backup")(Settings(prefix=old, dry=True, to=str(to)))["actions"]
     assert "there already" in act(*settings).message

@@ -14,10 +14,10 @@ from crafted import IMAGE, PLAIN, ROOT, Crafted, directory, file, hard, instance
 from host_image import make_image
 
 from pipeline.errors import NiftyError
-from pipeline.host import inventory, restore, scanning, sections
-from pipeline.host.layout import Layout
-from pipeline.host.parcel import Kind, Member, head
-from pipeline.host.state import Users
+from pipeline.host.backup import inventory, restore, scanning, sections
+from pipeline.host.backup.parcel import Kind, Member, head
+from pipeline.host.state.layout import Layout
+from pipeline.host.state.records import Users
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -322,7 +322,7 @@ def test_every_shorter_tar_is_refused(tmp_path: Path, prefix: Path) -> None:
 def test_every_changed_byte_is_refused(tmp_path: Path, prefix: Path) -> None:
     tar = Crafted().unpacked()
     path = tmp_path / "changed"
-    chance = random.Random(1)  # noqa: S311 (which bytes, the same each time)
+    chance = random.Random(1)  # noqa: S311 (moments, not secrets)
     for at in chance.sample(range(len(tar) - 1024), 60):
         path.write_bytes(zstandard.compress(tar[:at] + bytes([tar[at] ^ 1]) + tar[at + 1 :]))
         assert refused(path, prefix)

@@ -15,11 +15,11 @@ from benchmarks import filesystems, image, inside, options, peers, results, star
 from benchmarks import fit as fitting
 from benchmarks.fit import Verdict, fit
 from benchmarks.options import Options, OptionsError
+from pipeline.commands import bench
 from pipeline.errors import NiftyError
-from pipeline.host.layout import Layout
+from pipeline.host.state.layout import Layout
 from pipeline.paths import PROJECT
 from pipeline.settings import Settings, VariablesError, parse
-from pipeline.tasks import bench
 
 if TYPE_CHECKING:
     from pathlib import Path

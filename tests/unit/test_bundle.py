@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline.host import bundle
-from pipeline.host.nspawn import Nspawn
-from pipeline.host.unit_text import REFUSED
+from pipeline.host.units import bundle
+from pipeline.host.units.nspawn import Nspawn
+from pipeline.host.units.unit_text import REFUSED
 from pipeline.image.rootfs import File
 from pipeline.run import run
 

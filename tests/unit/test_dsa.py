@@ -17,7 +17,7 @@ def hear(event, arguments):
         tried.wait(0.5)
 sys.addaudithook(hear)
 def read():
-    from pipeline.build import dsa
+    from pipeline.builder.sources import dsa
     began.wait()
     try:
         dsa._packets(b"")

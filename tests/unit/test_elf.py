@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import elf
-from pipeline.build import gate
+from pipeline.builder.components import gate
 from pipeline.paths import PROJECT
 from pipeline.run import CLEAN_ENVIRONMENT, run
 

@@ -24,10 +24,19 @@ from webserver import (
     whole,
 )
 
-from pipeline.build import debian, fetch, https
-from pipeline.build.https import HttpError, Transport, download, exponential
-from pipeline.build.recipe import Budgets, Component, DebianSource, Extract, Https, Program, Source
-from pipeline.build.store import Store
+from pipeline.builder.recipes.recipe import (
+    Budgets,
+    Component,
+    DebianSource,
+    Extract,
+    Https,
+    Program,
+    Source,
+)
+from pipeline.builder.sources import debian, fetch
+from pipeline.builder.sources.store import Store
+from pipeline.net import https
+from pipeline.net.https import HttpError, Transport, download, exponential
 from pipeline.run import ProgramError
 
 if TYPE_CHECKING:

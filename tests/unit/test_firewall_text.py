@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.host import firewall, telnet
-from pipeline.host.layout import Layout
-from pipeline.host.runner import UnitError
+from pipeline.host.binds.rules import UnitError
+from pipeline.host.state.layout import Layout
 from pipeline.host.telnet import Mode, Server
 
 PORTS = st.sets(st.integers(1, 65535), max_size=50)

@@ -13,9 +13,9 @@ import pytest
 from host_image import KEY, key_file
 
 from pipeline.errors import NiftyError
-from pipeline.host import access
-from pipeline.host.access import KeysError
-from pipeline.host.layout import Layout, prepare
+from pipeline.host.roots import access
+from pipeline.host.roots.access import KeysError
+from pipeline.host.state.layout import Layout, prepare
 from pipeline.image import keyline
 from pipeline.run import run
 

@@ -13,15 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import settings
-from pipeline.host import bounds, quota, rows, site, state, status, systemd
-from pipeline.host.bounds import Rebound
-from pipeline.host.facts import Facts
-from pipeline.host.needs import Needs
-from pipeline.host.plan import Create, Plan, plan
-from pipeline.host.quota import Ability, Means
-from pipeline.host.rows import Claim, PlanError, Stage, Status
-from pipeline.host.site import PrefixFacts, Site
-from pipeline.host.state import Users
+from pipeline.commands import status
+from pipeline.host.doctor import bounds, rows, site
+from pipeline.host.doctor.facts import Facts
+from pipeline.host.doctor.plan import plan
+from pipeline.host.doctor.rows import Claim, PlanError, Stage, Status
+from pipeline.host.doctor.site import PrefixFacts, Site
+from pipeline.host.roots import quota
+from pipeline.host.roots.actions import Create, Plan, Rebound
+from pipeline.host.roots.needs import Needs
+from pipeline.host.roots.quota import Ability, Means
+from pipeline.host.state import records
+from pipeline.host.state.records import Users
+from pipeline.host.units import systemd
 from pipeline.host.wanted import Wanted, numbered
 
 M64, M128 = 64 << 20, 128 << 20
@@ -75,7 +79,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_sizes_are_told_as_they_are_typed(number: int, unit: str) -> None:
     size = number << {"M": 20, "G": 30, "T": 40}[unit]
     if size <= 1 << 50:
-        assert settings.parse({"disk": bounds.told(size)}, images=("nifty",)).disk == size
+        assert settings.parse({"disk": quota.told(size)}, images=("nifty",)).disk == size
 
 
 def test_none_is_a_size() -> None:
@@ -87,15 +91,15 @@ def test_new_instances_are_bounded() -> None:
 
 
 def test_projects_are_numbers_of_the_range_that_this_host_does_not_name(tmp_path: Path) -> None:
-    first = state.base_of(1, Users.PRIVATE)
+    first = records.base_of(1, Users.PRIVATE)
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/projid").write_text(f"# mine\nweb:{first}\nmail : {first + 2}\n")
     (tmp_path / "etc/projects").write_text(f"{first + 1}:/srv\n42:/opt\nodd\n")
     named = site.read(tmp_path, prefix=tmp_path).projects
     assert named == {first, first + 1, first + 2, 42}
-    found = bounds.projects(1, named)
+    found = quota.projects(1, named)
     assert [next(found), next(found)] == [first + 3, first + 4]
-    assert len(list(found)) == state.RANGE - 5
+    assert len(list(found)) == records.RANGE - 5
 
 
 @pytest.mark.parametrize("disk", [None, 0])
@@ -170,9 +174,9 @@ def test_who_deploys_is_told_how_far_a_bound_holds() -> None:
 
 def test_state_of_before_has_no_bound() -> None:
     one = make_instance("7")
-    text = state.encode(one)
+    text = records.encode(one)
     assert b"disk" not in text
-    assert state.decode(text, Path("7.json"), "7").disk == 0
+    assert records.decode(text, Path("7.json"), "7").disk == 0
 
 
 def row(ability: Ability, *, bound: int = 0, bounded: int = 0) -> rows.Row:

@@ -14,11 +14,15 @@ from fleet import make_instance
 from host_image import HOST_KEY, KEY, make_image
 from host_tree import seen
 
-from pipeline.host import clients, deploy, facts, fleet, identity, images, mend, state
-from pipeline.host.layout import Layout, prepare
-from pipeline.host.rebuild import rebuild
-from pipeline.host.state import DamagedError, Share, StateError, Users
-from pipeline.host.undeploy import undeploy
+from pipeline.commands import deploy
+from pipeline.host.doctor import facts
+from pipeline.host.roots import identity, images, mend
+from pipeline.host.roots.rebuild import rebuild
+from pipeline.host.roots.undeploy import undeploy
+from pipeline.host.state import clients, kept, records
+from pipeline.host.state.layout import Layout, prepare
+from pipeline.host.state.records import DamagedError, Share, StateError, Users
+from pipeline.host.units import sync
 from pipeline.host.wanted import Wanted, numbered
 
 if TYPE_CHECKING:
@@ -37,7 +41,7 @@ def changed(**values: object) -> Callable[[Path], object]:
     """Writes the state of nifty2 with other *values*."""
 
     def write(path: Path) -> None:
-        table = json.loads(state.encode(make_instance("2", number=2, port=2202)))
+        table = json.loads(records.encode(make_instance("2", number=2, port=2202)))
         path.write_text(json.dumps(table | values))
 
     return write
@@ -47,7 +51,7 @@ KEY_LINE = make_instance("2").host_key
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": Path.touch,
     "zeros": lambda path: path.write_bytes(bytes(400)),
-    "cut": lambda path: path.write_bytes(state.encode(make_instance("2"))[:100]),
+    "cut": lambda path: path.write_bytes(records.encode(make_instance("2"))[:100]),
     "no object": lambda path: path.write_text("[]"),
     "deep": lambda path: path.write_text("[" * 60000),
     "deep object": lambda path: path.write_text('{"a":' * 10000),
@@ -95,10 +99,10 @@ def layout(tmp_path: Path) -> Layout:
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_one_bad_file_is_named_and_the_others_are_read(layout: Layout, damage: str) -> None:
     for suffix in ("1", "3"):
-        state.write(layout, make_instance(suffix))
+        records.write(layout, make_instance(suffix))
     path = layout.instances / "2.json"
     DAMAGES[damage](path)
-    known = state.look(layout)
+    known = records.look(layout)
     assert [one.suffix for one in known.instances] == ["1", "3"]
     (bad,) = known.damaged
     assert (bad.suffix, bad.path) == ("2", path)
@@ -106,22 +110,22 @@ def test_one_bad_file_is_named_and_the_others_are_read(layout: Layout, damage: s
     assert bad.why.isprintable()
     assert len(bad.why) < 250 + len(str(path))
     with pytest.raises(StateError):
-        state.read(layout, "2")
-    state.remove(layout, "2")
-    assert state.look(layout).damaged == ()
+        records.read(layout, "2")
+    records.remove(layout, "2")
+    assert records.look(layout).damaged == ()
 
 
 @pytest.mark.parametrize("name", ["x y.json", "\n.json", "..json", "007.json", "\x1b[31m.json"])
 def test_a_file_of_no_instance_is_named_printably(layout: Layout, name: str) -> None:
     (layout.instances / name).write_text("{}")
-    (bad,) = state.look(layout).damaged
+    (bad,) = records.look(layout).damaged
     assert bad.why.endswith("not the name of an instance")
     assert bad.why.isprintable()
 
 
 def test_a_newer_version_s_state_is_not_ours_to_mend(layout: Layout) -> None:
     changed(format=2)(layout.instances / "2.json")
-    (bad,) = state.look(layout).damaged
+    (bad,) = records.look(layout).damaged
     assert not bad.is_ours
 
 
@@ -129,11 +133,11 @@ def test_all_bad_ones_are_told_together(layout: Layout) -> None:
     for number in range(1, 31):
         (layout.instances / f"{number}.json").touch()
     with pytest.raises(DamagedError) as caught:
-        state.refuse(state.look(layout).damaged)
+        records.refuse(records.look(layout).damaged)
     assert caught.value.message.startswith("30 instances have state that cannot be used")
     assert len(caught.value.problems) == 21
     assert caught.value.problems[-1] == "and 10 more"
-    state.refuse(())
+    records.refuse(())
 
 
 @pytest.fixture
@@ -158,14 +162,14 @@ def emptied(path: Path) -> None:
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_deploying_again_makes_state_anew(prefix: Path, damage: str) -> None:
     layout = Layout(prefix)
-    before = state.read_all(layout)
+    before = records.read_all(layout)
     path = layout.instances / "2.json"
     path.unlink()
     DAMAGES[damage](path)
     report = deploy.deploy(asked(prefix), IMAGE)
     assert report.created == 0
     assert report.notes == ("nifty2: state made anew from the root; the way back is given up",)
-    assert state.look(layout) == state.Known(instances=before)
+    assert records.look(layout) == records.Known(instances=before)
     assert clients.are_current(layout, before)
 
 
@@ -173,7 +177,7 @@ def test_a_damaged_state_without_a_root_is_an_unfinished_deploy(prefix: Path) ->
     shutil.rmtree(prefix / "nifty2")
     emptied(Layout(prefix).instances / "2.json")
     assert deploy.deploy(asked(prefix), IMAGE).created == 1
-    assert len(state.read_all(Layout(prefix))) == 3
+    assert len(records.read_all(Layout(prefix))) == 3
 
 
 def test_what_the_plan_would_mend_is_told(prefix: Path) -> None:
@@ -221,7 +225,7 @@ def test_a_lost_host_key_is_made_anew_recorded_and_named(prefix: Path, how: str)
         path.unlink()
     report = deploy.deploy(asked(prefix), IMAGE)
     assert "nifty2: the host key was lost: it has a new one, which known_hosts says" in report.notes
-    one = state.read(layout, "2")
+    one = records.read(layout, "2")
     assert one is not None
     assert path.read_bytes() != old
     assert identity.public_of(path.read_bytes()) == one.host_key
@@ -230,13 +234,13 @@ def test_a_lost_host_key_is_made_anew_recorded_and_named(prefix: Path, how: str)
 
 
 def test_what_is_in_the_way_of_a_host_key_is_told_and_the_state_stays(prefix: Path) -> None:
-    before = state.read_all(Layout(prefix))
+    before = records.read_all(Layout(prefix))
     path = prefix / "nifty2" / HOST_KEY
     path.unlink()
     (path / "mine").mkdir(parents=True)
     report = deploy.deploy(asked(prefix), IMAGE)
     assert report.notes == (f"nifty2: the host key cannot be made anew: /{HOST_KEY} is in its way",)
-    assert state.read_all(Layout(prefix)) == before
+    assert records.read_all(Layout(prefix)) == before
     assert (path / "mine").is_dir()
 
 
@@ -251,7 +255,7 @@ def test_all_is_lost_but_the_names(prefix: Path) -> None:
                 emptied(path)
     report = deploy.deploy(asked(prefix), IMAGE)
     assert report.created == 0
-    assert len(state.look(layout).instances) == 3
+    assert len(records.look(layout).instances) == 3
     for name, was in before.items():
         now = seen(prefix / name)
         assert now.keys() == was.keys()
@@ -292,7 +296,7 @@ def test_a_damaged_image_is_mended(prefix: Path, what: str, how: str) -> None:
 def test_a_manifest_is_read_from_the_archive_beside_it(prefix: Path) -> None:
     layout = Layout(prefix)
     emptied(layout.images / f"{IMAGE.digest}.json")
-    assert images.described(layout, IMAGE.digest) == IMAGE.manifest
+    assert kept.described(layout, IMAGE.digest) == IMAGE.manifest
 
 
 @pytest.mark.parametrize("how", [sparse, Path.mkdir, os.mkfifo])
@@ -302,27 +306,27 @@ def test_lists_are_replaced_whatever_they_are(prefix: Path, how: Callable[[Path]
         path.unlink()
         how(path)
     deploy.deploy(asked(prefix), IMAGE)
-    assert clients.are_current(layout, state.read_all(layout))
+    assert clients.are_current(layout, records.read_all(layout))
 
 
 @pytest.mark.parametrize("damage", ["no UTF-8", "directory", "full directory", "sparse", "pipe"])
 def test_environments_are_replaced_whatever_they_are(prefix: Path, damage: str) -> None:
     layout = Layout(prefix)
-    known = state.look(layout)
-    fleet._write_environments(layout, known)
+    known = records.look(layout)
+    sync._write_environments(layout, known)
     path = layout.state / "units/2.env"
     content = path.read_bytes()
     path.unlink()
     DAMAGES[damage](path)
-    fleet._write_environments(layout, known)
+    sync._write_environments(layout, known)
     assert path.read_bytes() == content
 
 
 def test_what_a_damaged_one_runs_by_stays(prefix: Path) -> None:
     layout = Layout(prefix)
-    fleet._write_environments(layout, state.look(layout))
+    sync._write_environments(layout, records.look(layout))
     emptied(layout.instances / "2.json")
-    fleet._write_environments(layout, state.look(layout))
+    sync._write_environments(layout, records.look(layout))
     assert sorted(path.name for path in (layout.state / "units").iterdir()) == [
         *("1.env", "2.env", "3.env")
     ]
@@ -336,8 +340,8 @@ def test_one_with_damaged_state_is_removed(prefix: Path, damage: str) -> None:
     DAMAGES[damage](path)
     undeploy(prefix, ["2"])
     assert sorted(path.name for path in prefix.glob("nifty*")) == ["nifty1", "nifty3"]
-    assert state.look(layout).damaged == ()
-    assert [one.suffix for one in state.read_all(layout)] == ["1", "3"]
+    assert records.look(layout).damaged == ()
+    assert [one.suffix for one in records.read_all(layout)] == ["1", "3"]
 
 
 def test_while_state_is_damaged_no_image_goes(prefix: Path) -> None:
@@ -348,17 +352,21 @@ def test_while_state_is_damaged_no_image_goes(prefix: Path) -> None:
     assert facts.gather(Layout(prefix)).images == frozenset()
 
 
+def _never(_suffix: str) -> bool:
+    return False
+
+
 def test_a_rebuilt_state_takes_nothing_of_another(prefix: Path) -> None:
     layout = Layout(prefix)
-    one, two, three = state.read_all(layout)
+    one, two, three = records.read_all(layout)
     (prefix / "nifty2/etc/inittab").write_text("::respawn:/sbin/dropbear -F -w -p 20001\n")
     layout.ssh_config.unlink()
-    assert rebuild(layout, "2", (one, three)) == replace(two, port=2202)
+    assert rebuild(layout, "2", (one, three), boots=_never) == replace(two, port=2202)
     with pytest.raises(StateError, match="nifty2: its port is not known"):
-        rebuild(layout, "2", (one, replace(three, port=2202)))
+        rebuild(layout, "2", (one, replace(three, port=2202)), boots=_never)
 
 
 def test_a_root_that_is_gone_has_no_state_to_rebuild(prefix: Path) -> None:
-    made, told = mend.rebuild_states(Layout(prefix), {"9": None}, ())
+    made, told = mend.rebuild_states(Layout(prefix), {"9": None}, (), _never)
     assert made == ()
     assert told == ("nifty9: nifty9: No such file or directory",)

@@ -17,12 +17,14 @@ from fleet import make_instance
 from host_image import HOST_KEY, KEY, key_file, make_image
 from host_tree import expected, seen
 
-from pipeline.host import clients, deploy, identity, images, state
-from pipeline.host.access import Access
-from pipeline.host.deploy import DeployError
-from pipeline.host.layout import Layout, LockedError, locked, prepare
-from pipeline.host.rows import PlanError
-from pipeline.host.state import Share, Users
+from pipeline.commands import deploy
+from pipeline.host.doctor.rows import PlanError
+from pipeline.host.roots import identity, images
+from pipeline.host.roots.access import Access
+from pipeline.host.roots.deploy import DeployError
+from pipeline.host.state import clients, kept, records
+from pipeline.host.state.layout import Layout, LockedError, locked, prepare
+from pipeline.host.state.records import Share, Users
 from pipeline.host.wanted import Wanted, named, numbered
 from pipeline.image.rootfs import File
 from pipeline.run import run
@@ -30,7 +32,7 @@ from pipeline.run import run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.host.images import Image
+    from pipeline.host.roots.images import Image
     from pipeline.host.wanted import Target
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -62,7 +64,7 @@ def counted(prefix: Path, count: int, *, share: Share = Share.CBIN) -> Wanted:
 
 def check_whole(prefix: Path, image: Image, suffix: str) -> None:
     """The instance is exactly what was to be made of the image."""
-    one = state.read(Layout(prefix), suffix)
+    one = records.read(Layout(prefix), suffix)
     assert one is not None
     root = prefix / one.name
     blob = (root / HOST_KEY).read_bytes()
@@ -127,7 +129,7 @@ def test_the_stored_image_is_the_image(prefix: Path, image: Image) -> None:
 
 def test_the_stored_manifest_is_the_images(prefix: Path, image: Image) -> None:
     deploy.deploy(counted(prefix, 1), image)
-    assert images.described(Layout(prefix), image.digest) == image.manifest
+    assert kept.described(Layout(prefix), image.digest) == image.manifest
 
 
 def stamps(prefix: Path) -> dict[str, tuple[int, int]]:
@@ -145,9 +147,9 @@ def test_deploying_again_changes_nothing(prefix: Path, image: Image) -> None:
 
 def test_more_are_added_to_what_is_there(prefix: Path, image: Image) -> None:
     deploy.deploy(counted(prefix, 2), image)
-    before = state.read(Layout(prefix), "1")
+    before = records.read(Layout(prefix), "1")
     assert deploy.deploy(counted(prefix, 4), image).created == 2
-    assert state.read(Layout(prefix), "1") == before
+    assert records.read(Layout(prefix), "1") == before
     check_prefix(prefix, image, 4)
 
 
@@ -176,7 +178,7 @@ def test_a_dry_run_touches_nothing(prefix: Path, image: Image) -> None:
 
 def test_no_two_instances_share_an_identity(prefix: Path, image: Image) -> None:
     deploy.deploy(counted(prefix, 20), image)
-    known = state.read_all(Layout(prefix))
+    known = records.read_all(Layout(prefix))
     assert len({one.host_key for one in known}) == 20
     assert len({one.machine_id for one in known}) == 20
 
@@ -243,7 +245,7 @@ def test_openssh_finds_the_host_key(prefix: Path, image: Image) -> None:
     deploy.deploy(counted(prefix, 3), image)
     layout = Layout(prefix)
     told = run(["ssh-keygen", "-F", "[127.0.0.1]:20002", "-f", layout.known_hosts]).stdout
-    one = state.read(layout, "2")
+    one = records.read(layout, "2")
     assert one is not None
     assert one.host_key in told
 
@@ -252,7 +254,7 @@ def test_openssh_finds_the_host_key(prefix: Path, image: Image) -> None:
 def test_without_a_key_of_the_users_the_fleet_gets_one(
     prefix: Path, image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.host.access.keys_of_user", lambda _home: None)
+    monkeypatch.setattr("pipeline.host.roots.access.keys_of_user", lambda _home: None)
     asked = Wanted(targets=numbered(1, port=20000), prefix=prefix, users=USERS)
     report = deploy.deploy(asked, image)
     assert report.notes == (
@@ -384,7 +386,7 @@ def test_a_small_disk_is_seen_beforehand(tmp_path: Path, image: Image) -> None:
 def monkeyed_space() -> Iterator[None]:
     """A plan that does not look at the room there is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.host.limits.prefix_rows", lambda *_args: ())
+        patch.setattr("pipeline.host.doctor.limits.prefix_rows", lambda *_args: ())
         yield
 
 

@@ -9,14 +9,17 @@ import pytest
 from host_image import key_file, make_image
 from tiny_libraries import Maker, Tree
 
+from pipeline.commands import deploy
 from pipeline.errors import NiftyError
-from pipeline.host import deploy, dropins, images, standing
-from pipeline.host.access import Access
-from pipeline.host.dropins import Bound
-from pipeline.host.layout import Layout
-from pipeline.host.rows import PlanError, Status
-from pipeline.host.runner import Bind
-from pipeline.host.state import Share, Users
+from pipeline.host.binds import dropins
+from pipeline.host.binds.dropins import Bound
+from pipeline.host.binds.rules import Bind
+from pipeline.host.doctor import standing
+from pipeline.host.doctor.rows import PlanError, Status
+from pipeline.host.roots import images
+from pipeline.host.roots.access import Access
+from pipeline.host.state.layout import Layout
+from pipeline.host.state.records import Share, Users
 from pipeline.host.wanted import Wanted, numbered
 from pipeline.image.manifest import DropinRecord, Manifest, ProgramRecord
 from pipeline.image.rootfs import Directory, Entry, File, Symlink

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from fleet import make_instance
 
-from pipeline.host import console, guest
+from pipeline.host import console
 from pipeline.host.console import ConsoleError
-from pipeline.host.layout import Layout
+from pipeline.host.roots import guest
+from pipeline.host.state.layout import Layout
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -90,34 +91,34 @@ def test_root_that_is_a_link_is_not_entered(root: Path) -> None:
 # Who enters instances' roots, and what guards each. A row is added here only with its guard: no
 # link followed, nothing but a regular file opened, a bound on what is read.
 ENTER = {
-    "backup._survey": "scanning: relative to open directories, without links; nothing is opened",
-    "backup._write": "packing: as surveyed, or told; a regular file of the size that was surveyed",
-    "deploy._rebound": "the root alone, following no link; nothing in it",
-    "facts._slots": "the owner of the name alone, following no link",
-    "guest.is_root": "the name alone, following no link",
-    "guest.read": "trees: relative to open directories, without links; a regular file, bounded",
-    "maker.Maker.publish": "renames roots that were made beside it as a whole",
-    "mend.look": "files.read relative to open directories, without links; regular, bounded",
-    "mend.mend": "guest.GuestRoot, as upgrade._move; what is read, as mend.look",
-    "rebuild.rebuild": "as mend.look, and a list of names",
-    "restore._name": "renames a root that was made beside it as a whole",
-    "status._used": "the root alone, following no link; nothing in it",
-    "undeploy.undeploy": "renamed as a whole, then trees.remove",
-    "upgrade._move": "guest.GuestRoot: every step by trees, files bounded",
-    "upgrade._unstage": "guest.GuestRoot, as upgrade._move",
+    "backup/save._survey": "scanning: relative to open directories, no links; nothing is opened",
+    "backup/save._write": "packing: as surveyed, or told; a regular file of the size surveyed",
+    "roots/deploy._rebound": "the root alone, following no link; nothing in it",
+    "doctor/facts._slots": "the owner of the name alone, following no link",
+    "roots/guest.is_root": "the name alone, following no link",
+    "roots/guest.read": "trees: relative to open directories, no links; a regular file, bounded",
+    "roots/maker.Maker.publish": "renames roots that were made beside it as a whole",
+    "roots/mend.look": "files.read relative to open directories, without links; regular, bounded",
+    "roots/mend.mend": "guest.GuestRoot, as upgrade._move; what is read, as mend.look",
+    "roots/rebuild.rebuild": "as mend.look, and a list of names",
+    "backup/restore._name": "renames a root that was made beside it as a whole",
+    "commands/status._used": "the root alone, following no link; nothing in it",
+    "roots/undeploy.undeploy": "renamed as a whole, then trees.remove",
+    "roots/upgrade._move": "guest.GuestRoot: every step by trees, files bounded",
+    "roots/upgrade._unstage": "guest.GuestRoot, as upgrade._move",
 }
 # Paths below the prefix that are the host's own, and text that only names a root.
 BESIDE = {
-    "layout.Layout.root",  # for tests and benchmarks: see below
-    "layout.Layout.shared",
-    "layout.Layout.state",
-    "runner.environment_file",
-    "runner.mounts_file",
+    "state/layout.Layout.root",  # for tests and benchmarks: see below
+    "state/layout.Layout.shared",
+    "state/layout.Layout.state",
+    "state/layout.environment_file",
+    "state/layout.mounts_file",
 }
 
 
 def _nodes() -> Iterator[tuple[str, ast.AST]]:
-    """Every node of the host half and of the tasks, with the dotted name of its function."""
+    """Every node of the host half and of the commands, with the dotted name of its function."""
 
     def below(node: ast.AST, where: str) -> Iterator[tuple[str, ast.AST]]:
         for child in ast.iter_child_nodes(node):
@@ -127,9 +128,9 @@ def _nodes() -> Iterator[tuple[str, ast.AST]]:
             yield name, child
             yield from below(child, name)
 
-    for folder in ("host", "tasks"):
-        for path in sorted((PROJECT / "pipeline" / folder).glob("*.py")):
-            yield from below(ast.parse(path.read_text("utf-8")), path.stem)
+    for folder in ("host", "commands"):
+        for path in sorted((PROJECT / "pipeline" / folder).rglob("*.py")):
+            yield from below(ast.parse(path.read_text("utf-8")), f"{path.parent.name}/{path.stem}")
 
 
 def _is_prefix(node: ast.AST) -> bool:

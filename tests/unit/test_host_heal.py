@@ -11,11 +11,15 @@ from fleet import make_instance
 from host_image import HOST_KEY, key_file, make_image
 from host_tree import seen
 
-from pipeline.host import deploy, fleet, heal, images, state, undeploy, units, upgrade
-from pipeline.host.layout import Layout
-from pipeline.host.rows import Status
-from pipeline.host.state import Users
-from pipeline.host.units import MARK, UnitFile
+from pipeline.commands import deploy
+from pipeline.host.doctor import heal
+from pipeline.host.doctor.rows import Status
+from pipeline.host.roots import images, undeploy, upgrade
+from pipeline.host.state import records
+from pipeline.host.state.layout import Layout
+from pipeline.host.state.records import Users
+from pipeline.host.units import sync, unit_files
+from pipeline.host.units.unit_files import MARK, UnitFile
 from pipeline.host.wanted import Wanted, numbered
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ def layout(tmp_path: Path) -> Layout:
         authorized_keys=key_file(tmp_path),
     )
     deploy.deploy(wanted, IMAGE)
-    fleet._write_environments(made, state.look(made))
+    sync._write_environments(made, records.look(made))
     return made
 
 
@@ -54,7 +58,7 @@ def test_what_is_whole_has_no_row_and_nothing_is_mended(layout: Layout) -> None:
     before = seen(layout.prefix)
     assert told(layout) == {}
     assert heal.heal(layout) == ()
-    assert heal.heal_if_needed(layout, state.read_all(layout), IMAGE) == ()
+    assert heal.heal_if_needed(layout, records.read_all(layout), IMAGE) == ()
     assert seen(layout.prefix) == before
 
 
@@ -65,14 +69,14 @@ def test_a_prefix_without_state_is_whole(tmp_path: Path) -> None:
 
 
 def test_state_is_made_anew_and_what_is_given_up_is_named(layout: Layout) -> None:
-    known = state.read_all(layout)
+    known = records.read_all(layout)
     emptied(layout.instances / "2.json")
     assert told(layout) == {
         "state of instances": f"{layout.instances}/2.json: empty, as after a power failure; "
         "doit undeploy names=… gives up those that fix=yes cannot mend"
     }
     assert heal.heal(layout) == ("nifty2: state made anew from the root; the way back is given up",)
-    assert state.look(layout) == state.Known(instances=known)
+    assert records.look(layout) == records.Known(instances=known)
     assert told(layout) == {}
 
 
@@ -85,7 +89,7 @@ def test_state_without_a_root_is_given_up(layout: Layout) -> None:
         f"given up: {layout.instances}/2.json: empty, as after a power failure; it had no root",
         f"given up: {layout.instances}: 'x y.json': not the name of an instance; it had no root",
     )
-    assert state.look(layout).damaged == ()
+    assert records.look(layout).damaged == ()
     assert told(layout) == {}
 
 
@@ -100,8 +104,8 @@ def test_a_newer_version_s_state_is_left(layout: Layout) -> None:
 
 
 def test_what_cannot_be_found_out_is_told_with_the_way_out(layout: Layout) -> None:
-    one, _two, _three = state.read_all(layout)
-    state.write(layout, make_instance("9", port=2202, image=one.image))
+    one, _two, _three = records.read_all(layout)
+    records.write(layout, make_instance("9", port=2202, image=one.image))
     (layout.prefix / "nifty2/etc/inittab").write_text("::respawn:/sbin/dropbear -F -w -p 20001\n")
     layout.ssh_config.unlink()
     emptied(layout.instances / "2.json")
@@ -109,7 +113,7 @@ def test_what_cannot_be_found_out_is_told_with_the_way_out(layout: Layout) -> No
     assert "nifty2: its port is not known any more" in lines
     assert "doit undeploy names=2 gives up what cannot be mended" in lines
     undeploy.undeploy(layout.prefix, ["2"])
-    assert state.look(layout).damaged == ()
+    assert records.look(layout).damaged == ()
 
 
 def test_a_root_that_no_instance_can_have_is_never_touched(layout: Layout) -> None:
@@ -129,7 +133,7 @@ def test_an_image_is_mended_from_its_archive(layout: Layout, part: str) -> None:
     content = path.read_bytes()
     emptied(path)
     assert [*told(layout)] == [f"image {IMAGE.digest[:12]}"]
-    (line,) = heal.heal_if_needed(layout, state.read_all(layout))
+    (line,) = heal.heal_if_needed(layout, records.read_all(layout))
     assert line.startswith("mended from its archive: ")
     assert path.read_bytes() == content
     assert told(layout) == {}
@@ -140,7 +144,7 @@ def test_a_lost_archive_is_told_and_brought_back_by_the_image(layout: Layout) ->
     lines = heal.heal(layout)
     assert lines[0].startswith(f"cannot be mended: the image {IMAGE.digest[:12]} on this host is")
     assert lines[-1].endswith("with image= and the same archive bring it back")
-    assert heal.heal_if_needed(layout, state.read_all(layout), IMAGE) == (
+    assert heal.heal_if_needed(layout, records.read_all(layout), IMAGE) == (
         f"image {IMAGE.digest[:12]} is whole again",
     )
     assert images.is_stored(layout, IMAGE)
@@ -150,7 +154,7 @@ def test_files_of_a_root_are_put_back(layout: Layout) -> None:
     before = seen(layout.prefix / "nifty2")
     emptied(layout.prefix / "nifty2/etc/inittab")
     assert told(layout) == {"files of instances": "nifty2: /etc/inittab"}
-    lines = heal.heal_if_needed(layout, state.read_all(layout))
+    lines = heal.heal_if_needed(layout, records.read_all(layout))
     assert lines == ("nifty2: /etc/inittab had lost their contents, and have them again",)
     assert seen(layout.prefix / "nifty2") == before
 
@@ -159,7 +163,7 @@ def test_a_lost_host_key_is_named_and_known_hosts_follows(layout: Layout) -> Non
     emptied(layout.prefix / "nifty2" / HOST_KEY)
     lines = heal.heal(layout)
     assert lines[0] == "nifty2: the host key was lost: it has a new one, which known_hosts says"
-    one = state.read(layout, "2")
+    one = records.read(layout, "2")
     assert one is not None
     assert one.host_key in layout.known_hosts.read_text()
     assert told(layout) == {}
@@ -185,7 +189,7 @@ def test_what_is_made_from_the_state_is_told_and_made_anew(
     damage(path)
     assert told(layout) == {"made from the state": str(path)}
     heal.heal(layout)
-    fleet._write_environments(layout, state.look(layout))
+    sync._write_environments(layout, records.look(layout))
     assert path.read_bytes() == content
     assert not path.is_symlink()
     assert told(layout) == {}
@@ -195,8 +199,8 @@ def test_what_is_made_from_the_state_is_told_and_made_anew(
 def test_a_unit_that_lost_its_content_is_written_again(tmp_path: Path, content: bytes) -> None:
     file = UnitFile(name="nifty@.service", text=f"{MARK}/home\n[Service]\n")
     (tmp_path / file.name).write_bytes(content)
-    assert units.changes([file], tmp_path) == (file,)
-    assert units.owned([file.name], tmp_path, tmp_path) == (file.name,)
+    assert unit_files.changes([file], tmp_path) == (file,)
+    assert unit_files.owned([file.name], tmp_path, tmp_path) == (file.name,)
 
 
 def test_images_that_stand_in_the_way_of_an_upgrade_are_known_before(layout: Layout) -> None:

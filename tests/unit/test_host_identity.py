@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from host_image import INITTAB, make_image
 
-from pipeline.host import identity
-from pipeline.host.identity import HostKey, IdentityError
+from pipeline.host.roots import identity
+from pipeline.host.roots.identity import HostKey, IdentityError
 from pipeline.image.inittab import InittabError
 from pipeline.image.rootfs import File
 from pipeline.paths import PROJECT
@@ -33,7 +33,7 @@ def filled(*changed: Entry) -> tuple[str, ...]:
 
 
 def test_a_new_key_fits_its_seed() -> None:
-    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 (only here)
+    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 (heavy)
 
     key = identity.new_host_key()
     private = ed25519.Ed25519PrivateKey.from_private_bytes(key.seed)

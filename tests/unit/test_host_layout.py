@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.host.layout import Layout, LayoutError, LockedError, check_link, locked, prepare
+from pipeline.host.state.layout import Layout, LayoutError, LockedError, check_link, locked, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path

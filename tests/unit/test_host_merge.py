@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.host.merge import Strange, Verdict, decide, merge_table
+from pipeline.host.roots.merge import Strange, Verdict, decide, merge_table
 from pipeline.image.inittab import PortPlace
 from pipeline.image.rootfs import Directory, Entry, File
 

@@ -12,13 +12,16 @@ from fleet import make_instance
 from host_image import key_file, make_image
 
 from pipeline import files
-from pipeline.host import deploy, fleet, instances, owed, rolling, standing, state, status, systemd
-from pipeline.host.instances import FleetError
-from pipeline.host.layout import Layout, changing, is_changing, prepare
-from pipeline.host.owed import Owed, OwedError
-from pipeline.host.state import Runner, Users
-from pipeline.host.systemd import State
-from pipeline.host.upgrade import UpgradeError
+from pipeline.commands import deploy, rolling
+from pipeline.host.doctor import standing
+from pipeline.host.roots.upgrade import UpgradeError
+from pipeline.host.state import owed, records
+from pipeline.host.state.layout import Layout, changing, is_changing, prepare
+from pipeline.host.state.owed import Owed, OwedError
+from pipeline.host.state.records import Runner, Users
+from pipeline.host.units import control, sync, systemd, watch
+from pipeline.host.units.control import FleetError
+from pipeline.host.units.systemd import State
 from pipeline.host.wanted import Wanted, numbered
 from pipeline.image.rootfs import File
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from pipeline.host.state import Instance
+    from pipeline.host.state.records import Instance
 
 OLD = make_image()
 NEW = make_image([File(path="etc/motd", content=b"welcome again\n")], version="2")
@@ -51,17 +54,17 @@ class Systemd:
         self.up, self.wants = folder / "up", folder / "wants"
         for made in (self.up, self.wants):
             made.mkdir()
-        patch.setattr(fleet, "settle", lambda _layout: ())
-        patch.setattr(status, "states", self._states)
-        patch.setattr(instances, "start", self._start)
-        patch.setattr(instances, "stop", partial(self._each, lambda one: _gone(self.up / one.name)))
+        patch.setattr(sync, "settle", lambda _layout: ())
+        patch.setattr(watch, "states", self._states)
+        patch.setattr(control, "start", self._start)
+        patch.setattr(control, "stop", partial(self._each, lambda one: _gone(self.up / one.name)))
         patch.setattr(
-            instances,
+            control,
             "enable",
             partial(self._each, lambda one: self._want(one).mkdir(exist_ok=True)),
         )
-        patch.setattr(instances, "enabled", self._enabled)
-        patch.setattr(instances, "retire", partial(self._each, lambda one: _gone(self._want(one))))
+        patch.setattr(control, "enabled", self._enabled)
+        patch.setattr(control, "retire", partial(self._each, lambda one: _gone(self._want(one))))
         patch.setattr(systemd, "start", self._start_units)
 
     def running(self) -> set[str]:
@@ -145,19 +148,19 @@ def killed_before(step: int, change: Callable[[], object]) -> bool:
 
 
 def upgrade(layout: Layout, image: Any = NEW) -> None:
-    chosen = state.read_all(layout)
+    chosen = records.read_all(layout)
     with rolling.finishing(layout, chosen):
         rolling.upgrade(layout, chosen, image, batch=2)
 
 
 def change_runner(layout: Layout) -> None:
-    chosen = state.read_all(layout)
+    chosen = records.read_all(layout)
     with rolling.finishing(layout, chosen):
         rolling.change_runner(layout, chosen, Runner.SERVICE, batch=2)
 
 
 def restart_two(layout: Layout) -> None:
-    rolling.restart(layout, [one for one in state.read_all(layout) if one.name in RUNNING])
+    rolling.restart(layout, [one for one in records.read_all(layout) if one.name in RUNNING])
 
 
 @pytest.mark.parametrize("change", [upgrade, change_runner, restart_two])
@@ -173,12 +176,14 @@ def test_killed_at_any_step_the_rerun_starts_who_ran(
     monkeypatch.setattr(files, "sync", lambda _folder: None)
     step = 0
     while killed_before(step, lambda: change(layout)):
-        down = {one.name for one in owed.forgotten(layout, state.read_all(layout), units.running())}
+        down = {
+            one.name for one in owed.forgotten(layout, records.read_all(layout), units.running())
+        }
         assert units.running() | down >= RUNNING, f"killed before step {step}"
         change(layout)
         assert units.running() == RUNNING, f"killed before step {step}"
         assert owed.read(layout) == Owed()
-        runner = state.read_all(layout)[0].runner
+        runner = records.read_all(layout)[0].runner
         assert {path.name for path in units.wants.iterdir() if path.name[0] != "."} == {
             f"nifty1.{runner}",
             f"nifty2.{runner}",
@@ -190,7 +195,7 @@ def test_killed_at_any_step_the_rerun_starts_who_ran(
 
 def back(layout: Layout, change: Callable[[Layout], None]) -> None:
     """To where the next round begins."""
-    chosen = state.read_all(layout)
+    chosen = records.read_all(layout)
     with rolling.finishing(layout, chosen):
         if change is upgrade:
             rolling.upgrade(layout, chosen, OLD, batch=3)
@@ -202,7 +207,7 @@ def test_rollback_of_some_starts_all_that_were_meant(layout: Layout, units: Syst
     owed.add(layout, run=["1", "3"])
     for name in RUNNING:
         _gone(units.up / name)
-    chosen = state.read_all(layout)
+    chosen = records.read_all(layout)
     with pytest.raises(UpgradeError), rolling.finishing(layout, chosen):
         rolling.way_back(chosen)
     assert units.running() == RUNNING
@@ -215,15 +220,15 @@ def test_a_killed_rollback_of_all_is_finished_by_the_next(
     monkeypatch.setattr(os, "fsync", lambda _file: None)
     monkeypatch.setattr(files, "sync", lambda _folder: None)
     upgrade(layout)
-    before = state.read_all(layout)
+    before = records.read_all(layout)
     seen = set()
     step = 0
     while killed_before(step, partial(rolling.roll_back, layout, before, batch=1)):
         step += 5
-        seen.add(sum(one.image == OLD.digest for one in state.read_all(layout)))
+        seen.add(sum(one.image == OLD.digest for one in records.read_all(layout)))
         # some have gone by now, and would come back
-        rolling.roll_back(layout, state.read_all(layout), batch=1)
-        assert {one.image for one in state.read_all(layout)} == {OLD.digest}, step
+        rolling.roll_back(layout, records.read_all(layout), batch=1)
+        assert {one.image for one in records.read_all(layout)} == {OLD.digest}, step
         upgrade(layout)
         assert owed.read(layout) == Owed()
     assert seen >= {0, 1, 2}
@@ -233,9 +238,9 @@ def test_a_rollback_of_all_that_parted_before_is_still_asked_about(
     layout: Layout, units: Systemd
 ) -> None:
     upgrade(layout)
-    rolling.upgrade(layout, state.read_all(layout)[:1], None, batch=1)
+    rolling.upgrade(layout, records.read_all(layout)[:1], None, batch=1)
     with pytest.raises(UpgradeError, match="nothing was rolled back"):
-        rolling.roll_back(layout, state.read_all(layout), batch=1)
+        rolling.roll_back(layout, records.read_all(layout), batch=1)
     assert owed.read(layout) == Owed()
 
 
@@ -246,7 +251,7 @@ def test_an_interrupt_leaves_nobody_down(
         assert units.running() == {"nifty3"}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.host.upgrade.upgrade", interrupt)
+    monkeypatch.setattr("pipeline.host.roots.upgrade.upgrade", interrupt)
     with pytest.raises(KeyboardInterrupt):
         upgrade(layout)
     assert units.running() == RUNNING
@@ -259,7 +264,7 @@ def test_those_that_do_not_come_back_are_tried_once(
     def silent(some: Sequence[Instance]) -> None:
         raise FleetError("silent:", [one.name for one in some])
 
-    monkeypatch.setattr(instances, "start", silent)
+    monkeypatch.setattr(control, "start", silent)
     with pytest.raises(FleetError, match="rollback=yes first=1 count=2"):
         upgrade(layout)
     assert owed.read(layout) == Owed()

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from fleet import make_instance
 
-from pipeline.host.facts import Facts
-from pipeline.host.needs import Needs
-from pipeline.host.plan import Clean, Create, Plan, StoreImage, WriteLists, ask, plan
-from pipeline.host.rows import PlanError
-from pipeline.host.site import PrefixFacts, Site, UserRange
-from pipeline.host.state import Runner, Share, Users
+from pipeline.host.doctor.facts import Facts
+from pipeline.host.doctor.plan import ask, plan
+from pipeline.host.doctor.rows import PlanError
+from pipeline.host.doctor.site import PrefixFacts, Site, UserRange
+from pipeline.host.roots.actions import Clean, Create, Plan, StoreImage, WriteLists
+from pipeline.host.roots.needs import Needs
+from pipeline.host.state.records import Runner, Share, Users
 from pipeline.host.wanted import Target, Wanted, named, numbered
 
 IMAGE, OTHER = "a" * 64, "b" * 64

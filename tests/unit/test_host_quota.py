@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.host import quota
-from pipeline.host.quota import Means, Use
+from pipeline.host.roots import quota
+from pipeline.host.roots.quota import Means, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 import pytest
 from host_image import key_file, make_image
 
-from pipeline.host import deploy, fleet, images, standing, state, upgrade
-from pipeline.host.layout import Layout
-from pipeline.host.rows import PlanError, Status
-from pipeline.host.runner import environment_file
-from pipeline.host.state import Users
-from pipeline.host.upgrade import UpgradeError
+from pipeline.commands import deploy
+from pipeline.host.doctor import standing
+from pipeline.host.doctor.rows import PlanError, Status
+from pipeline.host.roots import images, upgrade
+from pipeline.host.roots.upgrade import UpgradeError
+from pipeline.host.state import records
+from pipeline.host.state.layout import Layout, environment_file
+from pipeline.host.state.records import Users
+from pipeline.host.units import sync
 from pipeline.host.wanted import Wanted, named, numbered
 from pipeline.image.manifest import BindRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.host.images import Image
+    from pipeline.host.roots.images import Image
 
 USERS = Users.PRIVATE if os.geteuid() == 0 else Users.HOST
 WHY = "bind of /root: refused, an image may ask for libraries and /usr/share"
@@ -81,7 +84,7 @@ def beside(wanted: Wanted) -> Layout:
 
 
 def test_others_go_on(beside: Layout, capsys: pytest.CaptureFixture[str]) -> None:
-    fleet._write_environments(beside, state.look(beside))
+    sync._write_environments(beside, records.look(beside))
     there = [environment_file(beside.prefix, suffix).exists() for suffix in ("1", "fz")]
     assert there == [True, False]
     assert capsys.readouterr().err == (

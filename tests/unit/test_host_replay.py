@@ -13,7 +13,7 @@ from host_tree import expected, seen
 from hypothesis import given, settings
 from images import rootfses
 
-from pipeline.host.replay import Writer, compile_entries
+from pipeline.host.roots.replay import Writer, compile_entries
 from pipeline.image.rootfs import Directory, File, Rootfs
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def replayed(
                 os.chown(root, base, base)
             os.chdir(root)
             writer.write(tuple(personal.values()), base)
-        except BaseException as error:  # noqa: BLE001 (a fork must not unwind into pytest)
+        except BaseException as error:  # noqa: BLE001 (there is nobody above, only the other process)
             os.write(writing, repr(error).encode()[:4000])
         finally:
             os._exit(0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.host.resolver import _at, _mounts, _of_host, _Place
+from pipeline.host.doctor.resolver import _at, _mounts, _of_host, _Place
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import files
-from pipeline.host import state
-from pipeline.host.batch import Batch
-from pipeline.host.layout import Layout, prepare
-from pipeline.host.state import Instance, Runner, Share, StateError, Users
+from pipeline.host.state import records
+from pipeline.host.state.batch import Batch
+from pipeline.host.state.layout import Layout, prepare
+from pipeline.host.state.records import Instance, Runner, Share, StateError, Users
 
-DIGEST = st.from_regex(state.DIGEST, fullmatch=True)
+DIGEST = st.from_regex(records.DIGEST, fullmatch=True)
 INSTANCES = st.builds(
     Instance,
-    suffix=st.from_regex(state.SUFFIX, fullmatch=True),
+    suffix=st.from_regex(records.SUFFIX, fullmatch=True),
     number=st.integers(0, 2**31),
     port=st.integers(1, 65535),
     image=DIGEST,
@@ -29,9 +29,9 @@ INSTANCES = st.builds(
     users=st.just(Users.PRIVATE),
     base=st.integers(1, 2**32 - 65536),
     runner=st.sampled_from(Runner),
-    host_key=st.from_regex(state._HOST_KEY, fullmatch=True),
-    machine_id=st.from_regex(state._MACHINE_ID, fullmatch=True),
-    login=st.from_regex(state._LOGIN, fullmatch=True),
+    host_key=st.from_regex(records._HOST_KEY, fullmatch=True),
+    machine_id=st.from_regex(records._MACHINE_ID, fullmatch=True),
+    login=st.from_regex(records._LOGIN, fullmatch=True),
     boot=st.booleans(),
     register=st.booleans(),
     fleet=st.booleans(),
@@ -49,43 +49,43 @@ def layout(tmp_path: Path) -> Layout:
 @given(INSTANCES)
 def test_an_instance_comes_back_as_it_was(instance: Instance) -> None:
     path = Path("7.json")
-    assert state.decode(state.encode(instance), path, instance.suffix) == instance
+    assert records.decode(records.encode(instance), path, instance.suffix) == instance
 
 
 def test_every_field_has_a_reader() -> None:
-    assert set(state._FIELDS) == {field.name for field in dataclasses.fields(Instance)}
+    assert set(records._FIELDS) == {field.name for field in dataclasses.fields(Instance)}
 
 
 def test_instances_are_read_in_their_order(layout: Layout) -> None:
     for suffix in ("10", "slick", "9", "", "alpha"):
-        state.write(layout, make_instance(suffix))
-    assert [one.suffix for one in state.read_all(layout)] == ["9", "10", "", "alpha", "slick"]
+        records.write(layout, make_instance(suffix))
+    assert [one.suffix for one in records.read_all(layout)] == ["9", "10", "", "alpha", "slick"]
 
 
 def test_nothing_is_known_before_the_first_deploy(tmp_path: Path) -> None:
-    assert state.read_all(Layout(tmp_path)) == ()
+    assert records.read_all(Layout(tmp_path)) == ()
 
 
 def test_an_unknown_instance_is_none(layout: Layout) -> None:
-    assert state.read(layout, "7") is None
+    assert records.read(layout, "7") is None
 
 
 def test_a_removed_instance_is_none(layout: Layout) -> None:
-    state.write(layout, make_instance("7"))
-    state.remove(layout, "7")
-    assert state.read(layout, "7") is None
+    records.write(layout, make_instance("7"))
+    records.remove(layout, "7")
+    assert records.read(layout, "7") is None
 
 
 def test_writing_leaves_nothing_behind(layout: Layout) -> None:
-    state.write(layout, make_instance("7"))
+    records.write(layout, make_instance("7"))
     assert list(layout.new.iterdir()) == []
 
 
 def test_a_batch_that_is_dropped_leaves_the_old_text(layout: Layout) -> None:
-    state.write(layout, make_instance("7"))
+    records.write(layout, make_instance("7"))
     before = (layout.instances / "7.json").read_bytes()
     batch = Batch(layout)
-    state.record(batch, layout, make_instance("7", port=9))
+    records.record(batch, layout, make_instance("7", port=9))
     batch.drop()
     assert not batch.commit()
     assert (layout.instances / "7.json").read_bytes() == before
@@ -99,7 +99,7 @@ def test_contents_are_on_the_disk_before_any_name(
     monkeypatch.setattr(files, "sync", lambda _path: seen.append(names(layout)))
     batch = Batch(layout)
     for suffix in ("1", "2"):
-        state.record(batch, layout, make_instance(suffix))
+        records.record(batch, layout, make_instance(suffix))
     batch.commit()
     assert seen == [[], ["1.json", "2.json"]]
 
@@ -122,11 +122,11 @@ def names(layout: Layout) -> list[str]:
     ],
 )
 def test_damage_is_named(layout: Layout, change: dict[str, object], told: str) -> None:
-    table = json.loads(state.encode(make_instance("7")))
+    table = json.loads(records.encode(make_instance("7")))
     path = layout.instances / "7.json"
     path.write_text(json.dumps(table | change))
     with pytest.raises(StateError) as caught:
-        state.read(layout, "7")
+        records.read(layout, "7")
     assert caught.value.message == f"{path}: {told}"
 
 
@@ -134,9 +134,9 @@ def test_damage_is_named(layout: Layout, change: dict[str, object], told: str) -
 def test_what_is_no_state_names_its_file(layout: Layout, text: str) -> None:
     path = layout.instances / "7.json"
     path.write_text(text)
-    (bad,) = state.look(layout).damaged
+    (bad,) = records.look(layout).damaged
     assert str(path) in bad.why
 
 
 def test_the_last_range_ends_where_systemd_says() -> None:
-    assert state.base_of(state.LAST_SLOT, Users.PRIVATE) + state.RANGE == 0x70000000
+    assert records.base_of(records.LAST_SLOT, Users.PRIVATE) + records.RANGE == 0x70000000

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.host import trees
-from pipeline.host.layout import DIRECTORY
+from pipeline import trees
+from pipeline.trees import DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

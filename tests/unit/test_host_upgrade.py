@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,18 +11,19 @@ from fleet import make_instance
 from host_image import HOST_KEY, INITTAB, KEY, make_image
 from host_tree import seen
 
-from pipeline.host import deploy, facts, state
-from pipeline.host.facts import Facts
-from pipeline.host.layout import Layout
-from pipeline.host.site import PrefixFacts, Site
-from pipeline.host.state import Share, Users
-from pipeline.host.undeploy import Remove, UndeployError, plan_undeploy, undeploy
-from pipeline.host.upgrade import Kept, Move, UpgradeError, plan_upgrade, upgrade
+from pipeline.commands import deploy
+from pipeline.host.doctor import facts
+from pipeline.host.roots.undeploy import Remove, UndeployError, plan_undeploy, undeploy
+from pipeline.host.roots.upgrade import Kept, Move, UpgradeError, plan_upgrade, upgrade
+from pipeline.host.state import records
+from pipeline.host.state.layout import Layout
+from pipeline.host.state.records import Known, Share, Users
 from pipeline.host.wanted import Wanted, numbered
 from pipeline.image.rootfs import Directory, File, Symlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 USERS = Users.PRIVATE if os.geteuid() == 0 else Users.HOST
 OLD = make_image(
@@ -97,7 +97,7 @@ def test_an_untouched_instance_becomes_the_new_image(tmp_path: Path, share: Shar
 
 def test_the_state_says_both_images(prefix: Path) -> None:
     upgrade(prefix, ("2",), NEW)
-    one, two = (state.read(Layout(prefix), suffix) for suffix in "12")
+    one, two = (records.read(Layout(prefix), suffix) for suffix in "12")
     assert one is not None
     assert two is not None
     assert (one.image, one.previous) == (OLD.digest, None)
@@ -155,7 +155,7 @@ def test_the_way_back_leads_to_where_it_was(prefix: Path) -> None:
     before = seen(root)
     upgrade(prefix, ("1",), NEW)
     upgrade(prefix, ("1",), None)
-    one = state.read(Layout(prefix), "1")
+    one = records.read(Layout(prefix), "1")
     assert one is not None
     assert (one.image, one.previous, seen(root)) == (OLD.digest, NEW.digest, before)
 
@@ -260,22 +260,22 @@ def test_an_upgrade_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> N
     assert step > 20
 
 
-NONE = Facts(site=Site(prefix=PrefixFacts(path=Path("/home"), exists=False)))
 ONE = replace(make_instance("1", image=OLD.digest), previous=NEW.digest)
 TWO = make_instance("2", image=OLD.digest)
-BOTH = replace(NONE, instances=(ONE, TWO), roots=frozenset(["nifty1", "nifty2", "nifty5"]))
+BOTH = (ONE, TWO)
+ROOTS = frozenset(["nifty1", "nifty2", "nifty5"])
 
 
 def test_the_plan_moves_those_that_are_elsewhere() -> None:
-    assert plan_upgrade(BOTH, None, NEW.digest) == (Move("1", *EVERY), Move("2", *EVERY))
+    assert plan_upgrade(BOTH, ROOTS, None, NEW.digest) == (Move("1", *EVERY), Move("2", *EVERY))
 
 
 def test_the_plan_is_empty_for_those_that_are_there() -> None:
-    assert plan_upgrade(BOTH, None, OLD.digest) == ()
+    assert plan_upgrade(BOTH, ROOTS, None, OLD.digest) == ()
 
 
 def test_the_way_back_is_the_previous_image() -> None:
-    assert plan_upgrade(BOTH, ["1"], None) == (Move("1", *EVERY),)
+    assert plan_upgrade(BOTH, ROOTS, ["1"], None) == (Move("1", *EVERY),)
 
 
 @pytest.mark.parametrize(
@@ -288,13 +288,13 @@ def test_the_way_back_is_the_previous_image() -> None:
 )
 def test_what_cannot_go_back_is_told(suffixes: list[str], told: str) -> None:
     with pytest.raises(UpgradeError) as caught:
-        plan_upgrade(BOTH, suffixes, None)
+        plan_upgrade(BOTH, ROOTS, suffixes, None)
     assert caught.value.problems == (told,)
 
 
 def test_a_removal_names_what_is_not_ours() -> None:
     with pytest.raises(UndeployError) as caught:
-        plan_undeploy(BOTH, ["1", "5", "9"])
+        plan_undeploy(Known(instances=BOTH), ROOTS, ["1", "5", "9"])
     assert caught.value.problems == (
         "nifty5: is there and was not made by this program: it stays untouched",
         "nifty9: not deployed",
@@ -302,7 +302,7 @@ def test_a_removal_names_what_is_not_ours() -> None:
 
 
 def test_a_removal_without_a_root_is_planned() -> None:
-    assert plan_undeploy(replace(BOTH, roots=frozenset()), ["1"]) == (Remove("1", root=False),)
+    assert plan_undeploy(Known(instances=BOTH), frozenset(), ["1"]) == (Remove("1", root=False),)
 
 
 def test_removing_leaves_the_others(prefix: Path) -> None:
@@ -329,4 +329,4 @@ def test_what_a_killed_removal_left_goes(prefix: Path) -> None:
     (prefix / "nifty1").rename(Layout(prefix).new / "nifty1")
     undeploy(prefix, ["1"])
     assert list(Layout(prefix).new.iterdir()) == []
-    assert state.read(Layout(prefix), "1") is None
+    assert records.read(Layout(prefix), "1") is None

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.host import workers
+from pipeline.host.roots import workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.host.workers import Outcome
+    from pipeline.host.roots.workers import Outcome
 
 
 def spread(count: int, work: Callable[[int], bytes]) -> tuple[Outcome, list[tuple[int, bytes]]]:

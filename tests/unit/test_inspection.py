@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from pipeline.build import inspection
+from pipeline.builder.assembly import inspection
 from pipeline.elf import ElfError
 from pipeline.image.rootfs import Directory, File, Rootfs, Symlink
 

@@ -15,17 +15,18 @@ import pytest
 from fleet import make_instance
 
 from pipeline import run
+from pipeline.commands import choose, ssh, status
+from pipeline.commands.status import Row
 from pipeline.errors import NiftyError
-from pipeline.host import banner, cgroup, instances, sockets, status, systemd
-from pipeline.host.cgroup import Memory, Source
-from pipeline.host.status import Row
-from pipeline.host.systemd import State
+from pipeline.host.units import banner, cgroup, control, sockets, systemd, watch
+from pipeline.host.units.cgroup import Memory, Source
+from pipeline.host.units.systemd import State
 from pipeline.run import ProgramError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.host.state import Instance
+    from pipeline.host.state.records import Instance
 
 FLEET = tuple(make_instance(name) for name in ("1", "2", "3", "12", "slick"))
 
@@ -35,56 +36,56 @@ def names(chosen: tuple[Instance, ...]) -> list[str]:
 
 
 def test_all_are_meant_when_nothing_is_said() -> None:
-    assert names(instances.select(FLEET)) == ["1", "2", "3", "12", "slick"]
+    assert names(choose.select(FLEET)) == ["1", "2", "3", "12", "slick"]
 
 
 def test_count_and_first_choose_numbers() -> None:
-    assert names(instances.select(FLEET, count=2, first=2)) == ["2", "3"]
+    assert names(choose.select(FLEET, count=2, first=2)) == ["2", "3"]
 
 
 def test_first_alone_leaves_the_lower_numbers_out() -> None:
-    assert names(instances.select(FLEET, first=3)) == ["3", "12"]
+    assert names(choose.select(FLEET, first=3)) == ["3", "12"]
 
 
 def test_names_choose_in_their_order() -> None:
-    assert names(instances.select(FLEET, names=("slick", "1"))) == ["slick", "1"]
+    assert names(choose.select(FLEET, names=("slick", "1"))) == ["slick", "1"]
 
 
 def test_whole_names_are_names() -> None:
-    assert names(instances.select(FLEET, names=("nifty3",))) == ["3"]
+    assert names(choose.select(FLEET, names=("nifty3",))) == ["3"]
 
 
 def test_instance_named_twice_is_chosen_once() -> None:
-    assert names(instances.select(FLEET, names=("3", "nifty3"))) == ["3"]
+    assert names(choose.select(FLEET, names=("3", "nifty3"))) == ["3"]
 
 
 def test_nameless_instance_is_chosen_by_its_whole_name() -> None:
-    assert names(instances.select((make_instance(""),), names=("nifty",))) == [""]
+    assert names(choose.select((make_instance(""),), names=("nifty",))) == [""]
 
 
 def test_unknown_names_are_all_in_one_error() -> None:
-    with pytest.raises(instances.UnknownError, match="7, fast"):
-        instances.select(FLEET, names=("7", "1", "fast"))
+    with pytest.raises(choose.UnknownError, match="7, fast"):
+        choose.select(FLEET, names=("7", "1", "fast"))
 
 
 def test_count_beyond_what_exists_names_the_missing() -> None:
-    with pytest.raises(instances.UnknownError, match="4, 5"):
-        instances.select(FLEET, count=5)
+    with pytest.raises(choose.UnknownError, match="4, 5"):
+        choose.select(FLEET, count=5)
 
 
 def test_thousands_of_unknown_names_make_a_bounded_error() -> None:
-    with pytest.raises(instances.UnknownError) as told:
-        instances.select(FLEET, count=5000)
+    with pytest.raises(choose.UnknownError) as told:
+        choose.select(FLEET, count=5000)
     assert len(told.value.problems) == 11
 
 
 def test_empty_fleet_says_how_to_get_one() -> None:
     with pytest.raises(NiftyError, match="doit deploy"):
-        instances.select(())
+        choose.select(())
 
 
 def test_ssh_uses_the_generated_configuration() -> None:
-    argv = instances.ssh_argv(make_instance("7"), Path("/srv/x"))
+    argv = ssh.ssh_argv(make_instance("7"), Path("/srv/x"))
     assert argv == ("ssh", "-F", "/srv/x/.nifty/ssh_config", "nifty7")
 
 
@@ -253,8 +254,8 @@ def test_holder_is_whoever_is_not_of_the_instance() -> None:
     known = [make_instance("1", number=1), make_instance("2", number=2, port=2202)]
     first, second = known[0].base, known[1].base
     owners = {2201: frozenset([first, first + 1000]), 2202: frozenset([second, first + 1000])}
-    assert status.holders(known, known, owners) == {"nifty2": "user 1000 of nifty1"}
-    assert status.holders(known[1:], known, {2202: frozenset([0])}) == {
+    assert watch.holders(known, known, owners) == {"nifty2": "user 1000 of nifty1"}
+    assert watch.holders(known[1:], known, {2202: frozenset([0])}) == {
         "nifty2": "user 0 of this host"
     }
 
@@ -276,7 +277,7 @@ def test_table_has_dashes_for_what_does_not_run() -> None:
 
 def test_description_has_five_in_detail_and_names_the_others() -> None:
     many = [make_instance(str(number)) for number in range(1, 31)]
-    told = list(instances._described(many, lambda one: (f"why {one.name}",)))
+    told = list(control._described(many, lambda one: (f"why {one.name}",)))
     assert (sum("why" in line for line in told), told[-1].split(", ")[-1]) == (5, "nifty30")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.build import kconfig
+from pipeline.builder.recipes import kconfig
 from pipeline.paths import PROJECT
 
 BASE = """\

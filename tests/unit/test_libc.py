@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import elf
-from pipeline.build import gate, libc, toolchain
-from pipeline.build.slots import Slots
+from pipeline.builder.components import gate, libc, toolchain
+from pipeline.builder.components.slots import Slots
 from pipeline.paths import PROJECT
 from pipeline.run import run
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.host.kernel import LIMITS, PID_MAX
-from pipeline.host.limits import as_json, blocking, check, refuse
-from pipeline.host.needs import USUAL
-from pipeline.host.probe import (
+from pipeline.host.doctor.kernel import LIMITS, PID_MAX
+from pipeline.host.doctor.limits import as_json, blocking, check, refuse
+from pipeline.host.doctor.probe import (
     BUS_FILE,
     OWN_FILES,
     SLICE_FILE,
@@ -23,10 +22,11 @@ from pipeline.host.probe import (
     Host,
     read,
 )
-from pipeline.host.remedy import MARK, RemedyError, fix, parse, remedy, undo
-from pipeline.host.rows import Claim, PlanError, Row, Stage, Status, Wanted
-from pipeline.host.site import Mount, PrefixFacts, UserRange
-from pipeline.host.state import Runner, Users
+from pipeline.host.doctor.remedy import MARK, RemedyError, fix, parse, remedy, undo
+from pipeline.host.doctor.rows import Claim, PlanError, Row, Stage, Status, Wanted
+from pipeline.host.doctor.site import Mount, PrefixFacts, UserRange
+from pipeline.host.roots.needs import USUAL
+from pipeline.host.state.records import Runner, Users
 from pipeline.run import run
 
 GIB = 1024**3

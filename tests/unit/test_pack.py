@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.build import pack as packing
+from pipeline import files
+from pipeline.builder.assembly import pack as packing
 from pipeline.image import archive, manifest
 from pipeline.image.manifest import Manifest
 from pipeline.image.rootfs import Directory, File, Rootfs
@@ -103,7 +104,7 @@ def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))
     try:
         with pytest.raises(OSError, match="File too large") as caught:
-            packing.put(tmp_path / "a", b"longer")
+            files.put_cached(tmp_path / "a", b"longer")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.filename == str(tmp_path / "a")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.build import catalogue, patch
-from pipeline.build.patch import PatchError
+from pipeline.builder.components import patch
+from pipeline.builder.components.patch import PatchError
+from pipeline.builder.recipes import catalogue
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from host_image import KEY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.build import catalogue
-from pipeline.build.catalogue import RecipeError, Recipes
-from pipeline.build.recipe import Autoconf, DebianBinary, Extract, Kbuild, Make
+from pipeline.builder.recipes import catalogue
+from pipeline.builder.recipes.catalogue import RecipeError, Recipes
+from pipeline.builder.recipes.recipe import Autoconf, DebianBinary, Extract, Kbuild, Make
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from pipeline.build import audit
-from pipeline.build.recipe import Account, Component, ExtraFile, Image, Model
+from pipeline.builder.recipes.recipe import Account, Component, ExtraFile, Image, Model
+from pipeline.builder.upkeep import audit
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:

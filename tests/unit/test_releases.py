@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 from webserver import Site, serving, status, whole
 
-from pipeline.build import releases
-from pipeline.build.https import Transport
-from pipeline.build.recipe import Budgets, Component, Extract, Https, Program, Releases, Source
+from pipeline.builder.recipes.recipe import (
+    Budgets,
+    Component,
+    Extract,
+    Https,
+    Program,
+    Releases,
+    Source,
+)
+from pipeline.builder.upkeep import releases
+from pipeline.net.https import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess  # noqa: TID251 (a starter that is to be killed)
+import subprocess  # noqa: TID251 (what is timed is the process itself)
 import sys
 import time
 from pathlib import Path

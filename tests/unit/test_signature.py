@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa as primitives
 from cryptography.hazmat.primitives.asymmetric import utils
 
-from pipeline.build.recipe import Signature
-from pipeline.build.signature import SignatureError, verify
+from pipeline.builder.recipes.recipe import Signature
+from pipeline.builder.sources.signature import SignatureError, verify
 
 if TYPE_CHECKING:
     from pathlib import Path

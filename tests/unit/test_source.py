@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from images import file, header, padded, tarball
 
-from pipeline.build import source
-from pipeline.build.source import SourceError
+from pipeline.builder.sources import unpack as unpacking
+from pipeline.builder.sources.unpack import SourceError
 from pipeline.image.archive import ArchiveError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def unpack(tmp_path: Path) -> Callable[[bytes], Path]:
 
     def run(packed: bytes) -> Path:
         (tmp_path / "source.tar.bz2").write_bytes(packed)
-        return source.unpack(tmp_path / "source.tar.bz2", into, epoch=86400)
+        return unpacking.unpack(tmp_path / "source.tar.bz2", into, epoch=86400)
 
     return run
 
@@ -138,7 +138,7 @@ def package(tmp_path: Path) -> Callable[[bytes], Path]:
 @pytest.mark.parametrize("path", ["usr/bin/busybox", "bin/busybox"])
 def test_a_member_of_a_package(package: Callable[[bytes], Path], name: bytes, path: str) -> None:
     content = START + member(name, lzma.compress(DATA))
-    assert source.deb_member(package(content), path) == b"\x7fELF"
+    assert unpacking.deb_member(package(content), path) == b"\x7fELF"
 
 
 @pytest.mark.parametrize(
@@ -163,5 +163,5 @@ def test_a_member_of_a_package(package: Callable[[bytes], Path], name: bytes, pa
 )  # fmt: skip
 def test_a_damaged_package(package: Callable[[bytes], Path], content: bytes, why: str) -> None:
     with pytest.raises(SourceError, match=why) as caught:
-        source.deb_member(package(content), "usr/bin/busybox")
+        unpacking.deb_member(package(content), "usr/bin/busybox")
     assert caught.value.message.startswith("x.deb: ")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.build.recipe import Signature, Source
-from pipeline.build.signature import SignatureError
-from pipeline.build.store import MismatchError, Store, StoreError
+from pipeline.builder.recipes.recipe import Signature, Source
+from pipeline.builder.sources.signature import SignatureError
+from pipeline.builder.sources.store import MismatchError, Store, StoreError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

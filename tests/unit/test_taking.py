@@ -10,12 +10,12 @@ import pytest
 from images import file, header, tarball
 from tiny_libraries import GLIBC, Maker, Tree
 
-from pipeline.build import dropins, packages
-from pipeline.build.dropins import DropinError, Taken
-from pipeline.build.layer import Layer
-from pipeline.build.owners import owners
-from pipeline.build.recipe import Dropin, Package
-from pipeline.build.source import SourceError
+from pipeline.builder.assembly import dropins, packages
+from pipeline.builder.assembly.dropins import DropinError, Taken
+from pipeline.builder.assembly.layer import Layer
+from pipeline.builder.assembly.owners import owners
+from pipeline.builder.recipes.recipe import Dropin, Package
+from pipeline.builder.sources.unpack import SourceError
 from pipeline.image.rootfs import Directory, File, Rootfs, Symlink
 from pipeline.libraries import LibraryRoot, closure
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from doit.exceptions import TaskFailed
 
+from pipeline.commands import ready, recipes
 from pipeline.errors import UsageError
 from pipeline.settings import Settings, parse
-from pipeline.tasks import before, build, database
+from pipeline.tasks import build, database
 from pipeline.tasks.actions import action
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def test_a_missing_wheel_is_named_with_what_to_type() -> None:
 def test_doctor_is_advised_with_all_that_was_typed() -> None:
     words = {"count": "3", "first": "4", "start": "yes", "runner": "service", "users": "host",
              "port": "70", "image": "/a b/x.tar.zst"}  # fmt: skip
-    assert before.typed(parse(words, images=())) == (
+    assert ready.typed(parse(words, images=())) == (
         *("count=3", "first=4", "runner=service", "users=host", "port=70"),
         "image='/a b/x.tar.zst'",
     )
@@ -81,11 +82,11 @@ def test_a_missing_module_of_our_own_is_a_bug() -> None:
 
 
 def test_an_image_whose_recipe_has_gone_is_no_bug() -> None:
-    known = replace(build.load(), problems=("recipes/images/mine.toml: not TOML",))
+    known = replace(recipes.load(), problems=("recipes/images/mine.toml: not TOML",))
     with pytest.raises(
         UsageError, match=r"no recipes/images/gone\.toml; there are: nifty"
     ) as caught:
-        build.chosen(known, Settings(image="gone"))
+        recipes.chosen(known, Settings(image="gone"))
     assert caught.value.hint is not None
 
 

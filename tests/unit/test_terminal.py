@@ -6,7 +6,7 @@ import ast
 import io
 import json
 import os
-import subprocess  # noqa: TID251 (streams that are closed or full need a process)
+import subprocess  # noqa: TID251 (what is timed is the process itself)
 import sys
 from typing import TYPE_CHECKING
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import run as door
-from pipeline.build.slots import Slots, StoppedError
-from pipeline.build.toolchain import find
+from pipeline.builder.components.slots import Slots, StoppedError
+from pipeline.builder.components.toolchain import find
 from pipeline.errors import NiftyError
 from pipeline.run import CLEAN_ENVIRONMENT
 from pipeline.together import together

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import distribution
-from pipeline.build import libc, plain, toolchain
-from pipeline.build.slots import Slots
-from pipeline.host.runners import RUNNERS
+from pipeline.builder.components import libc, plain, toolchain
+from pipeline.builder.components.slots import Slots
+from pipeline.host.units.runners import RUNNERS
 from pipeline.paths import PROJECT
 from pipeline.run import run
 

@@ -10,16 +10,17 @@ import pytest
 from fleet import make_instance
 
 from pipeline.errors import NiftyError
-from pipeline.host import units
-from pipeline.host.layout import Layout
-from pipeline.host.nspawn import Nspawn
-from pipeline.host.runner import Bind, Place, Runner, UnitError, environment_file, place
-from pipeline.host.service import Service
-from pipeline.host.state import Share, Users
-from pipeline.host.units import UnitFilesError
+from pipeline.host.binds.rules import Bind, UnitError
+from pipeline.host.state.layout import Layout, environment_file
+from pipeline.host.state.records import Share, Users
+from pipeline.host.units import unit_files
+from pipeline.host.units.nspawn import Nspawn
+from pipeline.host.units.runner import Place, Runner, place
+from pipeline.host.units.service import Service
+from pipeline.host.units.unit_files import UnitFilesError
 
 if TYPE_CHECKING:
-    from pipeline.host.state import Instance
+    from pipeline.host.state.records import Instance
 
 HOME = Path("/home")
 ZONEINFO = Bind(source="/usr/share/zoneinfo", target="/usr/share/zoneinfo")
@@ -28,7 +29,7 @@ PROGRAMS = {name: Path("/usr/bin", name) for name in ("systemd-nspawn", "unshare
 
 
 def files(prefix: Path = HOME, program: str = "/usr/bin/systemd-nspawn") -> dict[str, str]:
-    wanted = units.wanted(SERVED, prefix, {"systemd-nspawn": Path(program)})
+    wanted = unit_files.wanted(SERVED, prefix, {"systemd-nspawn": Path(program)})
     return {file.name: file.text for file in wanted}
 
 
@@ -140,7 +141,7 @@ def test_slice_of_the_template_is_where_the_group_is() -> None:
 
 def test_a_file_for_each_hundred_in_use() -> None:
     served = [(Service(), str(number)) for number in (1, 99, 100, 5000)]
-    names = {file.name for file in units.wanted(served, HOME, PROGRAMS)}
+    names = {file.name for file in unit_files.wanted(served, HOME, PROGRAMS)}
     assert names == {
         "nifty.slice",
         "nifty.target",
@@ -150,12 +151,12 @@ def test_a_file_for_each_hundred_in_use() -> None:
 
 def test_every_file_of_ours_is_removed_and_no_other(tmp_path: Path) -> None:
     served: list[tuple[Runner, str]] = [(Service(), "1"), (Service(), "100"), (Nspawn(), "7")]
-    wanted = units.wanted(served, HOME, PROGRAMS)
-    units.write(wanted, tmp_path)
+    wanted = unit_files.wanted(served, HOME, PROGRAMS)
+    unit_files.write(wanted, tmp_path)
     others = {"other.service", "nifty-service-x@.service"}
     for name in others:
         (tmp_path / name).write_text("[Service]\n")
-    assert set(units.remove(HOME, tmp_path)) == {file.name for file in wanted}
+    assert set(unit_files.remove(HOME, tmp_path)) == {file.name for file in wanted}
     assert {path.name for path in tmp_path.iterdir()} == others
 
 
@@ -172,7 +173,7 @@ def test_environment_file_of_the_template_is_where_environments_lie() -> None:
 
 def environment(one: Instance, *binds: Bind) -> str:
     """The text of its environment file."""
-    return units.files(one, Layout(HOME), binds)[environment_file(HOME, one.suffix)]
+    return unit_files.files(one, Layout(HOME), binds)[environment_file(HOME, one.suffix)]
 
 
 def test_environment_of_a_private_instance() -> None:
@@ -226,7 +227,9 @@ def test_bind_of_libraries_and_data_is_granted(source: str) -> None:
 
 
 def written(directory: Path, prefix: Path = HOME) -> None:
-    units.write(units.changes(units.wanted(SERVED, prefix, PROGRAMS), directory), directory)
+    unit_files.write(
+        unit_files.changes(unit_files.wanted(SERVED, prefix, PROGRAMS), directory), directory
+    )
 
 
 def test_written_files_are_as_wanted(tmp_path: Path) -> None:
@@ -236,7 +239,7 @@ def test_written_files_are_as_wanted(tmp_path: Path) -> None:
 
 def test_nothing_changes_the_second_time(tmp_path: Path) -> None:
     written(tmp_path)
-    assert units.changes(units.wanted(SERVED, HOME, PROGRAMS), tmp_path) == ()
+    assert unit_files.changes(unit_files.wanted(SERVED, HOME, PROGRAMS), tmp_path) == ()
 
 
 def test_older_text_of_ours_is_replaced(tmp_path: Path) -> None:
@@ -265,7 +268,7 @@ def test_second_prefix_is_an_error_that_names_the_first(tmp_path: Path) -> None:
 
 def test_remove_takes_all_of_ours(tmp_path: Path) -> None:
     written(tmp_path)
-    units.remove(HOME, tmp_path)
+    unit_files.remove(HOME, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -273,14 +276,14 @@ def test_remove_leaves_everything_when_one_is_foreign(tmp_path: Path) -> None:
     written(tmp_path)
     (tmp_path / "nifty.target").write_text("[Unit]\n")
     with pytest.raises(UnitFilesError):
-        units.remove(HOME, tmp_path)
+        unit_files.remove(HOME, tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_remove_leaves_another_prefixs(tmp_path: Path) -> None:
     written(tmp_path)
     with pytest.raises(UnitFilesError, match="/home"):
-        units.remove(Path("/srv"), tmp_path)
+        unit_files.remove(Path("/srv"), tmp_path)
 
 
 def test_directory_that_cannot_be_written_is_an_expected_error(tmp_path: Path) -> None:

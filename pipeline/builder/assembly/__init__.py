@@ -1,0 +1,1 @@
+"""Images: components, settings and drop-ins put together and packed."""

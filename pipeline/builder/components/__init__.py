@@ -1,0 +1,1 @@
+"""Components: a verified source compiled to static programs."""

@@ -1,0 +1,356 @@
+"""Recipes as frozen models: what a component and an image are made of.
+
+`catalogue.load` reads them from their files and checks what one refers to in another.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+
+from pipeline.builder.recipes.fields import (
+    PLAIN_PATH,
+    AbsolutePath,
+    FileName,
+    Fingerprint,
+    HttpsUrl,
+    Id,
+    InitLine,
+    Licence,
+    Mode,
+    Name,
+    PackageName,
+    PasswdPath,
+    PasswordHash,
+    PublicKey,
+    RelativePath,
+    Sha256,
+    Size,
+    TimeZone,
+    Version,
+    Why,
+    Word,
+)
+from pipeline.image.manifest import AccountName
+
+
+class Model(BaseModel):
+    """Frozen, strict about types, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Signature(Model):
+    """A detached OpenPGP signature; its file and the signer's key lie beside the recipe.
+
+    `dsa` names why a DSA key is accepted: OpenPGP libraries refuse that algorithm by policy, and
+    some upstreams still sign with nothing better.
+    """
+
+    file: FileName
+    sha256: Sha256
+    key: FileName
+    fingerprint: Fingerprint
+    dsa: Why | None = None
+
+
+class Source(Model):
+    """One file, pinned: exactly these bytes or none."""
+
+    file: FileName
+    size: Size
+    sha256: Sha256
+    signature: Signature | None = None
+    unsigned: Why | None = None
+
+    @model_validator(mode="after")
+    def _signed_or_explained(self) -> Self:
+        if (self.signature is None) == (self.unsigned is None):
+            raise ValueError("needs [source.signature], or 'unsigned' with the reason, not both")
+        return self
+
+
+class Https(Model):
+    """A file on a web server."""
+
+    kind: Literal["https"]
+    url: HttpsUrl
+
+
+class DebianSource(Model):
+    """A Debian source package, whose `.orig` tarball is upstream's file."""
+
+    kind: Literal["debian-source"]
+    package: PackageName
+    version: Version
+    suite: Name
+
+
+class DebianBinary(Model):
+    """A Debian binary package; the pinned file is the `.deb` itself."""
+
+    kind: Literal["debian-binary"]
+    package: PackageName
+    version: Version
+    suite: Name
+    architecture: Name
+
+
+Location = Annotated[Https | DebianSource | DebianBinary, Field(discriminator="kind")]
+
+
+class Releases(Model):
+    """Where `doit outdated` reads the newest release: a directory listing and a pattern."""
+
+    index: HttpsUrl
+    pattern: str
+
+    @model_validator(mode="after")
+    def _one_group(self) -> Self:
+        try:
+            groups = re.compile(self.pattern).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if groups != 1:
+            raise ValueError(f"pattern has {groups} groups, expected one: the version")
+        return self
+
+
+class Patch(Model):
+    """One patch of the source, applied with `patch -p1` in the order of the recipe."""
+
+    file: RelativePath
+    sha256: Sha256
+    why: Why
+    origin: Why
+    cves: tuple[Annotated[str, StringConstraints(pattern=r"^CVE-\d{4}-\d{4,}$")], ...] = ()
+
+
+class Kbuild(Model):
+    """BusyBox's way: `make defconfig`, the fragment on top, `make`."""
+
+    system: Literal["kbuild"]
+    base: Literal["defconfig", "allnoconfig"] = "defconfig"
+    fragment: FileName
+    cflags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+    links: RelativePath
+    binary: RelativePath
+
+
+class Autoconf(Model):
+    """`./configure`, then `make`; `headers` are put into the source folder first."""
+
+    system: Literal["autoconf"]
+    headers: tuple[FileName, ...] = ()
+    configure: tuple[str, ...] = ()
+    make: tuple[str, ...] = ()
+    cflags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+    binary: RelativePath
+
+
+class Make(Model):
+    """`make` alone, for a part of a source; `files` are put into the source folder first."""
+
+    system: Literal["make"]
+    files: tuple[FileName, ...] = ()
+    make: tuple[str, ...] = ()
+    cflags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+    binary: RelativePath
+
+
+class Extract(Model):
+    """A prebuilt component: nothing is compiled, *member* is taken out of the file.
+
+    Without *member* the file itself is the binary.
+    """
+
+    system: Literal["prebuilt"]
+    member: RelativePath | None = None
+    architecture: Literal["x86_64", "aarch64"]
+
+
+Build = Annotated[Kbuild | Autoconf | Make | Extract, Field(discriminator="system")]
+
+
+# one complaint instead of one for each of the two
+_APPLETS = Discriminator(
+    lambda found: (
+        "array" if isinstance(found, (list, tuple)) else "word" if found == "build" else None
+    ),
+    custom_error_type="applets",
+    custom_error_message="Input should be 'build' or an array of names",
+)
+
+
+class Program(Model):
+    """The multi-call binary this component puts into /cbin, and the names it answers to.
+
+    `applets = "build"` takes the names from the build (busybox.links) or, for a prebuilt binary,
+    from reading it; otherwise they are listed, each a name in /cbin.
+    """
+
+    file: FileName
+    applets: Annotated[
+        Annotated[Literal["build"], Tag("word")] | Annotated[tuple[FileName, ...], Tag("array")],
+        _APPLETS,
+    ]
+
+
+class Budgets(Model):
+    """Largest size allowed, in bytes."""
+
+    text: Size
+    file: Size
+
+
+class Component(Model):
+    """Something fetched, and usually compiled, that puts one binary into /cbin."""
+
+    name: Name
+    version: Version
+    licence: Licence
+    homepage: HttpsUrl
+    released: date
+    source: Source
+    location: Annotated[tuple[Location, ...], Field(min_length=1)]
+    releases: Releases | None = None
+    patch: tuple[Patch, ...] = ()
+    build: Build
+    program: Program
+    budget: Budgets
+    accept_nss: Why | None = None
+
+    @property
+    def epoch(self) -> int:
+        """SOURCE_DATE_EPOCH: the release day's midnight, UTC, in seconds."""
+        return int(datetime.combine(self.released, time(), UTC).timestamp())
+
+    @model_validator(mode="after")
+    def _only_prebuilt_unsigned(self) -> Self:
+        if self.source.unsigned and self.build.system != "prebuilt":
+            raise ValueError("source: only a prebuilt component may be unsigned")
+        if self.patch and self.build.system == "prebuilt":
+            raise ValueError("patch: a prebuilt component cannot be patched")
+        return self
+
+
+class Group(Model):
+    """A line of /etc/group."""
+
+    name: AccountName
+    gid: Id
+    members: tuple[AccountName, ...] = ()
+
+
+class Account(Model):
+    """A line of /etc/passwd and /etc/shadow, the home directory, its authorised keys.
+
+    `password` is a $6$ hash, `*` (keys only) or `!` (locked, even for keys: see Dropbear).
+    """
+
+    name: AccountName
+    uid: Id
+    gid: Id
+    gecos: Annotated[str, StringConstraints(pattern=r"^[^:\n]*$")] = ""
+    home: PasswdPath
+    shell: PasswdPath = "/bin/sh"
+    password: PasswordHash = "*"  # noqa: S105 (no password, keys only)
+    authorized_keys: tuple[PublicKey, ...] = ()
+
+
+class ExtraFile(Model):
+    """A file of the image: its content stands here or in a file beside the recipe."""
+
+    path: RelativePath
+    content: str | None = None
+    file: RelativePath | None = None
+    mode: Mode = 0o644
+    uid: Id = 0
+    gid: Id = 0
+
+    @model_validator(mode="after")
+    def _one_content(self) -> Self:
+        if (self.content is None) == (self.file is None):
+            raise ValueError("needs exactly one of 'content' and 'file'")
+        return self
+
+
+class Package(Model):
+    """A Debian binary package whose files a drop-in may take instead of the build host's."""
+
+    name: PackageName
+    version: Version
+    licence: Licence
+    source: Source
+    location: Annotated[tuple[Location, ...], Field(min_length=1)]
+
+
+class Dropin(Model):
+    """A program taken as it is, with what it needs to run.
+
+    *source* is a path of the build host or, with *packages*, of the tree that these make together.
+    `bind`: an instance gets libraries and *files* from the host it runs on; `copy`: the image has
+    them. *files* are data, files or whole directories, at the same path for the program.
+    """
+
+    source: AbsolutePath
+    target: RelativePath
+    libraries: Literal["bind", "copy"]
+    files: tuple[AbsolutePath, ...] = ()
+    packages: tuple[PackageName, ...] = ()
+
+    @model_validator(mode="after")
+    def _files_apart(self) -> Self:
+        for path in self.files:
+            inner = [other for other in self.files if other.startswith(f"{path}/")]
+            if inner:
+                raise ValueError(f"files: {inner[0]} is in {path} already")
+            if self.libraries == "bind" and not PLAIN_PATH.fullmatch(path):
+                raise ValueError(
+                    f"files: {path!r} cannot be bound: only letters, digits and ._+- in its names"
+                )
+        return self
+
+
+class Image(Model):
+    """What an image is made of.
+
+    `console` puts a getty on the console, where it has a terminal; `timezone` is a name of
+    zoneinfo(5), which the host's files resolve.
+    """
+
+    name: Name
+    title: Annotated[str, StringConstraints(pattern=r"^[^\"\n\\$`]+$")]
+    version: Version
+    released: date
+    components: Annotated[tuple[Name, ...], Field(min_length=1)]
+    hostname: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    port: Annotated[int, Field(ge=1, le=65535)] = 2200
+    ssh: Annotated[tuple[Word, ...], Field(min_length=1)]
+    inittab: tuple[InitLine, ...] = ()
+    console: bool = False
+    timezone: TimeZone | None = None
+    group: tuple[Group, ...]
+    account: tuple[Account, ...]
+    file: tuple[ExtraFile, ...] = ()
+    package: tuple[Package, ...] = ()
+    dropin: tuple[Dropin, ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        """The time stamp of everything in the archive: the release day's midnight, UTC."""
+        return int(datetime.combine(self.released, time(), UTC).timestamp())

@@ -1,0 +1,1 @@
+"""Sources: fetched, verified, kept and unpacked."""

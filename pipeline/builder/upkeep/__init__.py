@@ -1,0 +1,1 @@
+"""What is to be known of pinned versions: newer releases, vulnerabilities."""

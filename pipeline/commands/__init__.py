@@ -1,0 +1,1 @@
+"""One module for each command: `doit X` is `run` of X.py."""

@@ -1,0 +1,34 @@
+"""`doit bench`: become the benchmarks."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from pipeline import terminal
+from pipeline.commands.places import artifacts
+from pipeline.paths import PROJECT
+from pipeline.run import replace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.settings import Settings
+
+
+def run(settings: Settings) -> None:
+    """Become the benchmarks, with the user's terminal: they run for minutes and tell how far."""
+    terminal.flush()
+    replace(words(settings))
+
+
+def words(settings: Settings) -> list[str | Path]:
+    """The command line of benchmarks/bench.py for *settings*."""
+    image = settings.image if settings.image_is_path else artifacts(settings)[0]
+    given: list[str | Path] = [sys.executable, PROJECT / "benchmarks" / "bench.py"]
+    given += ["--image", image, "--prefix", settings.prefix, "--rounds", str(settings.rounds)]
+    for name in ("parts", "counts", "on"):
+        values = getattr(settings, name)
+        if values:
+            given += [f"--{name}", ",".join(map(str, values))]
+    return given

@@ -1,0 +1,49 @@
+"""Where the build leaves things, and where a command finds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import NiftyError
+from pipeline.host.state.layout import Layout
+from pipeline.paths import PROJECT
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+RECIPES = PROJECT / "recipes"
+ARTIFACTS = PROJECT / "artifacts"
+STORE = ARTIFACTS / "store"
+CACHE = ARTIFACTS / "cache"
+CODE = PROJECT / "pipeline"
+ENDINGS = (".tar.zst", ".tar.xz", ".json")
+
+
+def artifacts(settings: Settings) -> tuple[Path, Path, Path]:
+    """The three files of an image: zstd, xz, manifest."""
+    stem = f"{settings.image}-{settings.arch}"
+    zstd, xz, described = (ARTIFACTS / f"{stem}{ending}" for ending in ENDINGS)
+    return zstd, xz, described
+
+
+def image_path(settings: Settings) -> Path:
+    """The archive that the command line means. Raises NiftyError if it is not built yet."""
+    if settings.image_is_path:
+        return Path(settings.image)
+    path = artifacts(settings)[0]
+    if not path.is_file():
+        raise NiftyError(
+            f"{path}: not built yet", hint="doit build, as an ordinary user; or image=PATH"
+        )
+    return path
+
+
+def layout_of(settings: Settings) -> Layout:
+    """Where everything lies below the prefix that the command line means."""
+    return Layout(settings.prefix)
+
+
+def component_folder(settings: Settings, name: str) -> Path:
+    """Where a component is put for who wants to look at it."""
+    return ARTIFACTS / "components" / settings.arch / name

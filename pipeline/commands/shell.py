@@ -1,0 +1,18 @@
+"""`doit shell`: be a shell in an image, deployed or not, without root."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline import terminal
+from pipeline.commands.places import image_path
+from pipeline.host import shell as entering
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+
+def run(settings: Settings) -> None:
+    """Be a shell in an image, deployed or not, without root."""
+    terminal.flush()
+    raise SystemExit(entering.enter(image_path(settings), settings.command or None))

@@ -1,0 +1,33 @@
+"""`doit ssh`: be ssh, in one instance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import terminal
+from pipeline.commands.choose import selected
+from pipeline.errors import UsageError
+from pipeline.host.state.layout import Layout
+from pipeline.host.state.records import Instance
+from pipeline.run import replace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.host.state.records import Instance
+    from pipeline.settings import Settings
+
+
+def ssh_argv(instance: Instance, prefix: Path) -> tuple[str, ...]:
+    """The words that give a shell in *instance*, with the key and host key that deploy made."""
+    return ("ssh", "-F", str(Layout(prefix).ssh_config), instance.name)
+
+
+def run(settings: Settings) -> None:
+    """Become ssh, in one instance."""
+    if settings.name is None:
+        raise UsageError("which one?", hint="doit ssh name=7")
+    (chosen,) = selected(settings)
+    terminal.flush()
+    replace(ssh_argv(chosen, settings.prefix))

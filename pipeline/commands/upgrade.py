@@ -1,0 +1,100 @@
+"""`doit upgrade`: instances are moved to another image or runner, or back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline import terminal
+from pipeline.commands import rolling
+from pipeline.commands.choose import is_choosing, known_there, selected, some_of, tells_damaged
+from pipeline.commands.places import image_path, layout_of
+from pipeline.commands.ready import as_root, healed, refuse_start
+from pipeline.errors import ProblemsError
+from pipeline.host.roots import images
+from pipeline.host.roots import upgrade as upgrading
+from pipeline.host.state import owed
+from pipeline.host.state.records import Instance, Runner
+from pipeline.host.units import sync, systemd, unit_files
+from pipeline.progress import say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.host.roots.images import Image
+    from pipeline.settings import Settings
+
+
+@tells_damaged
+def run(settings: Settings) -> None:
+    """Move instances to another image or runner, or back, one batch after the other."""
+    chosen = selected(settings)
+    runner_only = settings.runner and not (settings.rollback or "image" in settings.given)
+    image = None if runner_only or settings.rollback else images.load(image_path(settings))
+    is_moving = not runner_only
+    if settings.dry:
+        if settings.runner:
+            _preview_runner(settings, chosen)
+        if is_moving:
+            _preview_move(settings, chosen, image)
+        return
+    as_root("upgrade")
+    systemd.require()
+    with rolling.finishing(layout_of(settings), chosen):
+        chosen = healed(settings, chosen, image)
+        if settings.runner:
+            _change_runner(settings, chosen, image)
+        if is_moving:
+            _move(settings, selected(settings), image)
+    # where nothing moved, there may be units of an older version of this program
+    served = [(unit_files.runner_of(one), one.suffix) for one in known_there(settings)]
+    if unit_files.check(served, settings.prefix):
+        sync.settle(layout_of(settings))
+
+
+def _preview_runner(settings: Settings, chosen: Sequence[Instance]) -> None:
+    for one in chosen:
+        if one.runner != settings.runner:
+            terminal.lines(f"{one.name}: runner {one.runner} -> {settings.runner}")
+
+
+def _preview_move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
+    if _is_rollback_of_all(settings):
+        chosen = rolling.way_back(chosen, owed.read(layout_of(settings)).back)
+    suffixes = [one.suffix for one in chosen]
+    for move in upgrading.preview_upgrade(settings.prefix, suffixes, image):
+        terminal.lines(str(move))
+
+
+def _is_rollback_of_all(settings: Settings) -> bool:
+    return settings.rollback and not is_choosing(settings)
+
+
+def _move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
+    layout, batch = layout_of(settings), settings.batch
+    if _is_rollback_of_all(settings):
+        done = rolling.roll_back(layout, chosen, batch=batch)
+        there = 0
+    else:
+        # nobody goes on with a rollback from before this
+        owed.drop(layout, back=owed.read(layout).back)
+        done = rolling.upgrade(layout, chosen, image, batch=batch)
+        there = len(chosen) - len(done.moved) - len(done.stay)
+    for kept in done.kept:
+        terminal.lines(str(kept))
+    say(f"{len(done.moved)} moved, {there} were there already")
+    if done.stay:
+        raise ProblemsError(
+            f"{some_of(done.stay)} cannot be moved:",
+            done.lost,
+            hint="doit upgrade with image= and the same archive brings such an image back",
+        )
+
+
+def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
+    """Have another runner start *chosen*, once it is known that all can be done, *image* too."""
+    if image is not None:
+        upgrading.preview_upgrade(settings.prefix, [one.suffix for one in chosen], image)
+    refuse_start(settings, chosen)
+    runner = Runner(settings.runner)
+    over = rolling.change_runner(layout_of(settings), chosen, runner, batch=settings.batch)
+    say(f"{len(over)} started by runner={settings.runner} now")

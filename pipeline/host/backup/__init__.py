@@ -1,0 +1,1 @@
+"""Instances in a file: written on one host, read on another."""

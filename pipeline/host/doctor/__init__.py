@@ -1,0 +1,1 @@
+"""What is so on this host, whether it is enough, and what mends it."""

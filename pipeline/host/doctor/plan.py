@@ -1,0 +1,224 @@
+"""What has to be done so that what is wanted is there: pure, printable."""
+
+from __future__ import annotations
+
+from itertools import starmap
+from typing import TYPE_CHECKING
+
+from pipeline.host.doctor import bounds, limits, rows
+from pipeline.host.doctor.rows import Claim, Stage
+from pipeline.host.roots.actions import (
+    Action,
+    Clean,
+    Create,
+    Mend,
+    Plan,
+    Rebuild,
+    StoreImage,
+    WriteLists,
+)
+from pipeline.host.state.records import LAST_SLOT, Users
+from pipeline.host.units.runners import RUNNERS
+from pipeline.host.wanted import PORT_BASE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.host.doctor.facts import Facts
+    from pipeline.host.roots.needs import Needs
+    from pipeline.host.state.records import Instance, Runner
+    from pipeline.host.wanted import Target, Wanted
+
+
+def ask(
+    wanted: Wanted,
+    facts: Facts,
+    needs: Needs,
+    *,
+    running: frozenset[str] = frozenset(),
+    runner: Runner | None = None,
+    typed: tuple[str, ...] = (),
+) -> rows.Wanted:
+    """What `limits` is to answer: a claim for each target that can be; pure.
+
+    *running*: names of those that run now; they and the targets will be there in the end. *runner*
+    is what starts all of them, None: what each has, or is to have. *typed*: of the command line.
+    """
+    known = {one.suffix: one for one in facts.instances}
+    whole = {*known, *(action.suffix for action in _rebuilds(wanted, facts))}
+    todo = [
+        target
+        for target in wanted.targets
+        if target.suffix not in whole or target.name not in facts.roots
+    ]
+    odd = [*_moved_ports(wanted, known, facts), *_foreign(todo, known, facts)]
+    claims = [*_new(todo, known, wanted, facts.taken, odd)]
+    if claims and wanted.users is Users.PRIVATE and not facts.is_root:
+        odd.append("only root can give instances user ids of their own (users=private)")
+    new = {claim.suffix for claim in claims}
+    there = [known[one.suffix] for one in wanted.targets if one.suffix in known.keys() - new]
+    claims += [
+        Claim(one.suffix, one.port, one.number, users=one.users, is_new=False, disk=one.disk)
+        for one in there
+    ]
+    names = {claim.name for claim in claims}
+    others = [one for one in facts.instances if one.name in running - names]
+    kinds = {runner} if runner else {one.runner for one in (*there, *others)}
+    if new and not runner:
+        kinds.add(wanted.runner)
+    private = wanted.users is Users.PRIVATE if new or not there else False
+    kept = [one for one in facts.instances if one.suffix not in new]
+    return rows.Wanted(
+        count=len(running | names),
+        claims=tuple(claims),
+        prefix=wanted.prefix,
+        # the one that takes most of a host
+        runner=max(kinds or {wanted.runner}, key=lambda kind: RUNNERS[kind].cost.memory),
+        users=Users.PRIVATE
+        if private or any(one.users is Users.PRIVATE for one in (*there, *others))
+        else Users.HOST,
+        registered=_registered(wanted, new, (*there, *others), runner),
+        running=len(running),
+        kept_ports={one.port: one.name for one in kept},
+        kept_slots={one.number: one.name for one in kept if one.users is Users.PRIVATE},
+        odd=tuple(odd),
+        needs=needs,
+        disk=wanted.disk or 0,
+        is_stored=needs.digest in facts.images,
+        typed=typed,
+    )
+
+
+def _registered(
+    wanted: Wanted, new: set[str], old: tuple[Instance, ...], runner: Runner | None
+) -> int:
+    """How many of these hold a connection to the system bus."""
+    asked = {target.suffix for target in wanted.targets} if wanted.register else set()
+    many = sum(
+        RUNNERS[runner or one.runner].cost.is_registrable
+        for one in old
+        if one.register or one.suffix in asked
+    )
+    fresh = len(new & asked) if RUNNERS[runner or wanted.runner].cost.is_registrable else 0
+    return many + fresh
+
+
+def plan(wanted: Wanted, facts: Facts, needs: Needs) -> Plan:
+    """What to do so that every target of *wanted* is there; pure.
+
+    What is there already stays as it is. Raises PlanError with all that stands against it.
+    """
+    asked = ask(wanted, facts, needs)
+    found = limits.deploy_rows(asked, facts.site)
+    limits.refuse(asked, found, Stage.DEPLOY)
+    known = {one.suffix: one for one in facts.instances}
+    creations = tuple(
+        Create(
+            claim.suffix,
+            claim.slot,
+            claim.port,
+            finish=claim.suffix in known,
+            disk=claim.disk,
+        )
+        for claim in asked.new
+    )
+    lost = _rebuilds(wanted, facts)
+    actions: list[Action] = [Clean(name) for name in facts.leftovers]
+    is_used = lost or creations or any(one.image == needs.digest for one in known.values())
+    if is_used and needs.digest not in facts.images:
+        actions.append(StoreImage(needs.digest))
+    actions += lost
+    actions += starmap(Mend, facts.lost.items())
+    actions += (*bounds.rebounds(wanted, known, facts), *creations)
+    if lost or creations or not facts.lists_current:
+        actions.append(WriteLists())
+    warnings = (*limits.warnings(found), *_difference_warnings(wanted, known, facts, needs))
+    return Plan(wanted=wanted, actions=tuple(actions), warnings=warnings)
+
+
+def _moved_ports(wanted: Wanted, known: dict[str, Instance], facts: Facts) -> Iterator[str]:
+    for target in wanted.targets:
+        one = known.get(target.suffix)
+        if one and target.name in facts.roots and target.port not in (None, one.port):
+            yield f"{one.name} is deployed with port {one.port}, which {target.port} cannot replace"
+
+
+def _foreign(todo: list[Target], known: dict[str, Instance], facts: Facts) -> Iterator[str]:
+    for target in todo:
+        if target.suffix not in known and target.name in facts.roots:
+            yield f"{target.name} is there and was not made by this program: it stays untouched"
+
+
+def _rebuilds(wanted: Wanted, facts: Facts) -> list[Rebuild]:
+    """Those of the targets whose state is damaged and whose root is there."""
+    return [
+        Rebuild(target.suffix, target.port)
+        for target in wanted.targets
+        if target.suffix in facts.damaged and target.name in facts.roots
+    ]
+
+
+def _new(
+    todo: list[Target],
+    known: dict[str, Instance],
+    wanted: Wanted,
+    taken: frozenset[int],
+    odd: list[str],
+) -> Iterator[Claim]:
+    held = {one.number for one in known.values()} | taken
+    held |= {int(target.suffix) for target in wanted.targets if target.suffix.isdecimal()}
+    free = (slot for slot in range(LAST_SLOT, -1, -1) if slot not in held)
+    for target in todo:
+        old = known.get(target.suffix)
+        port = target.port
+        if port is None and old:
+            port = old.port
+        elif port is None and target.suffix.isdecimal():
+            port = PORT_BASE + int(target.suffix)
+        if port is None:
+            odd.append(f"{target.name}: a new instance with a name needs port=")
+            continue
+        if old:
+            slot: int | None = old.number
+        else:
+            slot = int(target.suffix) if target.suffix.isdecimal() else next(free, None)
+        if slot is None:
+            odd.append(f"{target.name}: no user range is free")
+            continue
+        disk = old.disk if old and wanted.disk is None else wanted.disk or 0
+        yield Claim(target.suffix, port, slot, users=wanted.users, disk=disk)
+
+
+def _difference_warnings(
+    wanted: Wanted, known: dict[str, Instance], facts: Facts, needs: Needs
+) -> Iterator[str]:
+    there = [
+        known[target.suffix]
+        for target in wanted.targets
+        if target.suffix in known and target.name in facts.roots
+    ]
+    images = [one for one in there if one.image != needs.digest]
+    if images:
+        yield f"{_list(images)} stay on another image; 'doit upgrade' moves them"
+    others = [
+        one for one in there if one.share is not wanted.share or one.users is not wanted.users
+    ]
+    if others:
+        yield f"{_list(others)} stay with another share= or users=; undeploy them to change it"
+    runners = [one for one in there if one.runner is not wanted.runner]
+    if runners:
+        yield f"{_list(runners)} stay with another runner=; 'doit upgrade runner=…' changes it"
+    free = bounds.unbounded(wanted, known, facts)
+    if free:
+        yield f"{_list(free)} stay without disk=; undeploy them to change it"
+    asked = {target.suffix for target in wanted.targets}
+    halves = [
+        one for one in known.values() if one.suffix not in asked and one.name not in facts.roots
+    ]
+    if halves:
+        yield f"{_list(halves)} have no root: deploy or undeploy them by name to end this"
+
+
+def _list(instances: list[Instance]) -> str:
+    names = [one.name for one in instances]
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} ... {names[-1]} ({len(names)})"

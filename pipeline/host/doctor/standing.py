@@ -1,0 +1,87 @@
+"""Whether what is deployed still fits its host: that is upgraded, too, and reconfigured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.errors import some
+from pipeline.host.binds import dropins
+from pipeline.host.doctor import examination, heal, resolver
+from pipeline.host.doctor.rows import Row, Status
+from pipeline.host.state import kept, owed, records
+from pipeline.host.wanted import meaning
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Sequence
+
+    from pipeline.host.state.layout import Layout
+    from pipeline.host.state.records import Instance
+    from pipeline.libraries import LibraryRoot
+
+
+def rows(layout: Layout) -> Iterator[Row]:
+    """All there is to be said of the instances deployed. Raises as `dropin_rows`."""
+    yield from heal.rows(layout)
+    yield from dropin_rows(layout)
+    known = records.read_all(layout)
+    names = examination.running(known)
+    row = resolver.resolver_row(one for one in known if one.name in names)
+    if row is not None:
+        yield row
+    yield from forgotten_rows(layout, known, names)
+
+
+def forgotten_rows(
+    layout: Layout, there: Sequence[Instance], running: Container[str]
+) -> Iterator[Row]:
+    """A row if a run that was killed has left some of *there* down."""
+    down = owed.forgotten(layout, there, running)
+    if down:
+        yield Row(
+            name="stopped for a change",
+            found=some([one.name for one in down]),
+            needed="none",
+            status=Status.WARN,
+            why="an upgrade, restart or backup was killed before it started them again",
+            todo=f"type that command again, or doit start {meaning(down)}",
+        )
+
+
+def forgotten_lines(
+    layout: Layout, there: Sequence[Instance], running: Container[str]
+) -> Iterator[str]:
+    """The same for `doit status`."""
+    for row in forgotten_rows(layout, there, running):
+        yield f"{row.found}: down, {row.why}: {row.todo}"
+
+
+def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row]:
+    """A row for each deployed image that takes libraries from the host below *root* (None: this).
+
+    Raises StateError if nothing can be seen.
+    """
+    users: dict[str, list[str]] = {}
+    for one in records.read_all(layout):
+        users.setdefault(one.image, []).append(one.name)
+    for digest, names in users.items():
+        try:
+            manifest = kept.described(layout, digest)
+        except kept.ImageError:
+            continue  # which a row of its own says
+        taken = [record for record in manifest.dropins if record.libraries == "bind"]
+        problems = dropins.bound(manifest, root).problems
+        if not taken and not problems:
+            continue
+        shown = some(names)
+        yield Row(
+            name=f"drop-ins of image {digest[:12]}",
+            found="do not start" if problems else "would start",
+            needed="libraries of this host",
+            status=Status.FAIL if problems else Status.OK,
+            why=f"programs of the host do not start in {shown}"
+            if taken
+            else f"it asks for more than an image may have: {shown} cannot be started",
+            todo="; ".join([*problems, f"doit build and doit upgrade with image={manifest.name}"])
+            if problems
+            else "",
+        )

@@ -1,0 +1,236 @@
+"""Deploys: facts, plan, and then every instance written under another name and renamed.
+
+Killed at any point, also by a power failure, an instance is absent or whole: roots and states of a
+thousand at a time are made in `.nifty/new` and forced to the disk (syncfs(2)), the states get their
+names, and only then the roots. When it returns, the names are on the disk as well. Running it again
+finishes what was left.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline import files, trees
+from pipeline.errors import ProblemsError
+from pipeline.host.roots import access, images, mend, quota
+from pipeline.host.roots.actions import Clean, Mend, Rebound, Rebuild, StoreImage
+from pipeline.host.roots.maker import Made, Maker
+from pipeline.host.roots.workers import spread
+from pipeline.host.state import clients, records
+from pipeline.host.state import layout as layouts
+from pipeline.host.state.batch import Batch
+from pipeline.host.state.layout import Layout
+from pipeline.progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator
+    from contextlib import AbstractContextManager
+
+    from pipeline.host.roots.access import Access
+    from pipeline.host.roots.actions import Create, Plan
+    from pipeline.host.roots.images import Image
+    from pipeline.host.state.records import Instance
+    from pipeline.progress import Step
+
+# Shorter ones end before a bar could be read.
+_BAR_FROM = 1000
+# So many get their names together: forcing them to the disk has a price for each time.
+_BATCH = 1000
+
+
+class DeployError(ProblemsError):
+    """A deploy that ended early: what is done stays, the rest was not begun or taken away."""
+
+
+def apply(
+    todo: Plan,
+    image: Image,
+    granted: Access | None,
+    present: tuple[Instance, ...],
+    *,
+    named: Container[int] = (),
+    boots: Callable[[str], bool],
+) -> list[str]:
+    """Do what *todo* says, under the lock; what was made known to the user by it.
+
+    *present* are the instances recorded, *named* as in `Maker`, *boots* as in `rebuild`.
+    Raises DeployError; known_hosts and ssh_config are right even then, if the disk has room.
+    """
+    layout = Layout(todo.wanted.prefix)
+    notes: list[str] = []
+    try:
+        with trees.opened(layout.new) as new:
+            for action in todo.actions:
+                if isinstance(action, Clean):
+                    trees.remove(new, action.leftover)
+        _rebound(todo, layout, present)
+        if todo.creations and granted is None:
+            granted = access.make_fleet_key(layout)
+            notes += _fleet_key_notes(layout, present)
+        if any(isinstance(action, StoreImage) for action in todo.actions):
+            images.store(layout, image)
+        told = _mended(todo, granted, layout, present, boots)
+        notes += told
+        if told:
+            present = records.read_all(layout)
+        if todo.creations and granted is not None:
+            _create(todo, image, granted, layout, present, named)
+        elif todo.actions:
+            clients.write(layout, present)
+    except OSError as error:
+        raise DeployError(
+            f"deploy stopped, no instance was made below {layout.prefix}:",
+            [_why(error)],
+            hint="mend this, then run the same command again",
+        ) from error
+    except KeyboardInterrupt:
+        raise DeployError(
+            f"deploy stopped below {layout.prefix}; no instance is half made:",
+            ["interrupted"],
+            hint="run the same command again to go on",
+        ) from None
+    return notes
+
+
+def _fleet_key_notes(layout: Layout, present: Iterable[Instance]) -> Iterator[str]:
+    yield f"no public key of yours was found; {layout.fleet_key} opens them all"
+    old = sum(one.fleet for one in present)
+    if old:
+        yield f"the fleet's key was lost, {old} instances know only the old one"
+
+
+def _mended(
+    todo: Plan,
+    granted: Access | None,
+    layout: Layout,
+    present: tuple[Instance, ...],
+    boots: Callable[[str], bool],
+) -> tuple[str, ...]:
+    """Do what the plan says of instances that are damaged; what was done. Raises OSError."""
+    lost = {action.suffix: action.paths for action in todo.actions if isinstance(action, Mend)}
+    states = {action.suffix: action.port for action in todo.actions if isinstance(action, Rebuild)}
+    made, told = mend.rebuild_states(layout, states, present, boots) if states else ((), ())
+    lost |= mend.look(layout, made)
+    return (*told, *(mend.mend(layout, lost, granted) if lost else ()))
+
+
+def _rebound(todo: Plan, layout: Layout, present: tuple[Instance, ...]) -> None:
+    """Raises OSError with the path of a root that cannot have another bound."""
+    there = {one.suffix: one for one in present}
+    batch = Batch(layout)
+    try:
+        with trees.opened(layout.prefix) as at:
+            for action in todo.actions:
+                if isinstance(action, Rebound):
+                    one = there[action.suffix]
+                    try:
+                        with trees.opened(one.name, at=at) as root:
+                            quota.limit(root, action.new)
+                    except OSError as error:
+                        raise OSError(error.errno, error.strerror, one.name) from error
+                    records.record(batch, layout, replace(one, disk=action.new))
+    finally:
+        batch.commit()
+
+
+def _create(
+    todo: Plan,
+    image: Image,
+    granted: Access,
+    layout: Layout,
+    present: Iterable[Instance],
+    named: Container[int],
+) -> None:
+    creations = todo.creations
+    maker = Maker(layout, todo.wanted, image, granted, named)
+    there = {one.suffix: one for one in present}
+
+    for at in range(0, len(creations), _BATCH):
+        part = creations[at : at + _BATCH]
+        done, problems = _make(maker, part, layout, _bar(at, len(creations)))
+        there |= {action.suffix: maker.instance(action, made) for action, made in done}
+        if problems:
+            raise _stopped(problems, creations, layout)
+    try:
+        ordered = (there[suffix] for suffix in sorted(there, key=records.order))
+        if not clients.write(layout, ordered):
+            files.sync(layout.prefix)
+    except OSError as error:
+        raise DeployError(
+            f"all {len(creations)} instances were made; ssh_config and known_hosts were not:",
+            [_why(error)],
+            hint="mend this, then run the same command again",
+        ) from error
+
+
+@contextmanager
+def _bar(before: int, total: int) -> Iterator[Step | None]:
+    """The bar of a batch that begins when *before* of *total* are done; none if it is short."""
+    if total < _BAR_FROM:
+        yield None
+        return
+    with bar("deploy", total) as step:
+        step(before)
+        yield step
+
+
+def _make(
+    maker: Maker,
+    part: tuple[Create, ...],
+    layout: Layout,
+    progress: AbstractContextManager[Step | None],
+) -> tuple[list[tuple[Create, Made]], list[str]]:
+    """Make *part*: those that were made, and what went wrong."""
+    done: list[tuple[Create, Made]] = []
+
+    @contextmanager
+    def watching() -> Iterator[Callable[[int, bytes], None]]:
+        with progress as step:
+
+            def note(number: int, told: bytes) -> None:
+                done.append((part[number], Made.unpack(told)))
+                if step:
+                    step()
+
+            yield note
+
+    try:
+        outcome = spread(len(part), lambda: maker.start(part), watching)
+        problems = [f"nifty{part[number].suffix}: {why}" for number, why in outcome.failed]
+        problems += [f"a worker was killed by signal {number}" for number in outcome.died]
+        if outcome.interrupted:
+            problems.append("interrupted")
+        try:
+            maker.publish(done)
+        except OSError as error:
+            problems.append(_why(error))
+    finally:
+        # on a bad disk the next run does it
+        with suppress(OSError):
+            trees.empty(layout.new)
+    return done, problems
+
+
+def _why(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _stopped(problems: list[str], creations: tuple[Create, ...], layout: Layout) -> DeployError:
+    """Why, how far it came, and what to type; the lists are made right from what is on the disk."""
+    known = layouts.instance_roots(layout)
+    whole = tuple(one for one in records.read_all(layout) if one.name in known)
+    suffixes = {one.suffix for one in whole}
+    done = sum(action.suffix in suffixes for action in creations)
+    try:
+        clients.write(layout, whole)
+    except OSError as error:
+        problems.append(f"known_hosts and ssh_config are not up to date: {_why(error)}")
+    return DeployError(
+        f"deploy stopped: {done} of {len(creations)} instances were made below {layout.prefix}, "
+        "none is half made:",
+        problems,
+        hint="mend this, then run the same command again: it makes only those that are missing",
+    )

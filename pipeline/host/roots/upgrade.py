@@ -1,0 +1,365 @@
+"""Moves instances to another image: what the image owns is replaced, what is theirs stays.
+
+Each path that differs between the images is looked at in the instance's root. Files are replaced by
+way of a rename once they are on the disk, the state is written last: killed at any point, also by a
+power failure, running it again finishes it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pipeline import files, trees
+from pipeline.errors import ProblemsError
+from pipeline.host.roots import identity, images
+from pipeline.host.roots.access import Access
+from pipeline.host.roots.guest import BESIDE, GuestRoot, Staging, Unstaging
+from pipeline.host.roots.merge import Verdict, decide, merge_table
+from pipeline.host.state import clients, kept, records
+from pipeline.host.state import layout as layouts
+from pipeline.host.state.batch import Batch
+from pipeline.host.state.layout import Layout, locked, prepare
+from pipeline.host.state.records import Share
+from pipeline.image.rootfs import File
+from pipeline.progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.host.roots.images import Image
+    from pipeline.host.state.records import Instance
+    from pipeline.image.rootfs import Entry
+
+
+class UpgradeError(ProblemsError):
+    """An upgrade that cannot begin, or ended early; what was not finished is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An instance goes from one image to another."""
+
+    suffix: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        """One line for `dry=yes`."""
+        return f"move nifty{self.suffix} from image {self.old[:12]} to {self.new[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A path that both the user and the image changed; *beside*: the image's lies next to it."""
+
+    name: str
+    path: str
+    beside: bool
+
+    def __str__(self) -> str:
+        """One line for the report."""
+        where = f"; the image's is {self.path}{BESIDE}" if self.beside else ""
+        return f"{self.name}: /{self.path} was changed there and stays{where}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeReport:
+    """Suffixes of the instances that were moved, and what stayed in them.
+
+    *stay*: suffixes of those that cannot be moved for want of images that are *lost*.
+    """
+
+    moved: tuple[str, ...]
+    kept: tuple[Kept, ...]
+    stay: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def plan_upgrade(
+    known: Iterable[Instance],
+    roots: Container[str],
+    suffixes: Iterable[str] | None,
+    digest: str | None,
+) -> tuple[Move, ...]:
+    """Moves of *suffixes* (None: all *known*) to image *digest*, or back to their previous one.
+
+    Pure; *roots* are names below the prefix. Those that are there already do not move.
+    Raises UpgradeError with all problems.
+    """
+    there = {one.suffix: one for one in known}
+    asked = tuple(there) if suffixes is None else tuple(suffixes)
+    problems, moves = [], []
+    for suffix in asked:
+        one = there.get(suffix)
+        if one is None or one.name not in roots:
+            problems.append(f"nifty{suffix}: not deployed by this program")
+            continue
+        target = digest or one.previous
+        if target is None:
+            problems.append(f"{one.name}: was never upgraded, so there is no way back")
+        elif target != one.image:
+            moves.append(Move(suffix, one.image, target))
+    if problems:
+        raise UpgradeError("nothing was upgraded:", problems, hint="'doit status' lists them all")
+    return tuple(moves)
+
+
+def lost_images(layout: Layout, moves: Iterable[Move], image: Image | None) -> dict[str, str]:
+    """Why images that *moves* go from or back to cannot be read on this host, by their digests."""
+    needed = {digest for move in moves for digest in (move.old, move.new)}
+    if image is not None:
+        needed.discard(image.digest)
+    lost = {}
+    for digest in sorted(needed):
+        try:
+            images.stored(layout, digest)
+        except kept.ImageError as error:
+            lost[digest] = error.message
+    return lost
+
+
+def preview_upgrade(
+    prefix: Path, suffixes: Iterable[str] | None, image: Image | None
+) -> tuple[Move, ...]:
+    """The moves of `upgrade`, for `dry=yes`."""
+    layout = Layout(prefix)
+    return _planned(layout, records.read_all(layout), suffixes, image)
+
+
+def _planned(
+    layout: Layout,
+    known: Iterable[Instance],
+    suffixes: Iterable[str] | None,
+    image: Image | None,
+) -> tuple[Move, ...]:
+    """Moves to *image*, unless this host cannot run what is in it; going back is never refused."""
+    moves = plan_upgrade(
+        known, layouts.instance_roots(layout), suffixes, image.digest if image else None
+    )
+    if image is not None and moves and image.bound.problems:
+        raise UpgradeError("nothing was upgraded:", image.bound.problems)
+    return moves
+
+
+def upgrade(
+    prefix: Path, suffixes: Iterable[str] | None, image: Image | None, *, wait: bool = True
+) -> UpgradeReport:
+    """Move instances to *image*; None: each back to its previous one (`rollback=yes`).
+
+    They should be stopped, or be restarted afterwards: the shared part changes with a restart.
+    Raises UpgradeError, or LockedError without *wait*.
+    """
+    layout = Layout(prefix)
+    prepare(layout)
+    with locked(layout, wait=wait):
+        trees.empty(layout.new)
+        known = records.read_all(layout)
+        moves = _planned(layout, known, suffixes, image)
+        try:
+            kept = _move(layout, {one.suffix: one for one in known}, moves, image)
+        finally:
+            tidy(layout)
+    return UpgradeReport(moved=tuple(move.suffix for move in moves), kept=tuple(kept))
+
+
+def _move(
+    layout: Layout, there: Mapping[str, Instance], moves: Sequence[Move], image: Image | None
+) -> list[Kept]:
+    """Keep the image, change the roots, then the states; each is on the disk before the next.
+
+    Raises UpgradeError; the states of those that were changed by then say so.
+    """
+    kept: list[Kept] = []
+    batch = Batch(layout)
+    done = 0
+    where: str | None = None
+    why: str | None = None
+    try:
+        if image is not None and moves:
+            images.store(layout, image)
+        with bar("upgrade", len(moves)) as step, trees.opened(layout.prefix) as at:
+            differ = _Differences(layout)
+            for move in moves:
+                one = there[move.suffix]
+                where = one.name
+                differ.between(move).apply(at, one, going_back=image is None, root=Staging)
+            where = None
+            files.sync(layout.prefix)
+            for move in moves:
+                one = there[move.suffix]
+                where = one.name
+                kept += differ.between(move).apply(at, one, going_back=image is None)
+                login = differ.login(move.new)
+                moved = replace(one, image=move.new, previous=move.old, login=login)
+                records.record(batch, layout, moved)
+                done += 1
+                step()
+    except KeyboardInterrupt:
+        why = "interrupted"
+    except OSError as error:
+        why = f"{f'{where}: ' if where else ''}{error.filename}: {error.strerror}"
+    try:
+        batch.commit()
+    except OSError as error:
+        batch.drop()
+        done, why = 0, why or f"{error.filename}: {error.strerror}"
+    if why:
+        _unstage(layout, there, moves[done:], going_back=image is None)
+        raise UpgradeError(
+            f"upgrade stopped: {done} of {len(moves)} instances were moved:",
+            [why],
+            hint="mend this, then run the same command again: it finishes what is left",
+        )
+    return kept
+
+
+def _unstage(
+    layout: Layout, there: Mapping[str, Instance], moves: Sequence[Move], *, going_back: bool
+) -> None:
+    """Take away what was laid ready for *moves*, where that can be done."""
+    differ = _Differences(layout)
+    with suppress(OSError, kept.ImageError), trees.opened(layout.prefix) as at:
+        for move in moves:
+            one = there[move.suffix]
+            differ.between(move).apply(at, one, going_back=going_back, root=Unstaging)
+
+
+def tidy(layout: Layout) -> None:
+    """Clients' lists as the state is, and no image that nobody has or could go back to.
+
+    A full disk is no error here: the next run does it. With state that is damaged no image is
+    removed: an instance may have it.
+    """
+    found = records.look(layout)
+    known = found.instances
+    used = {digest for one in known for digest in (one.image, one.previous)}
+    try:
+        # the state that does not name them any more is on the disk before they go
+        files.sync(layout.state)
+        stored = {path.stem for path in layout.images.iterdir()}
+        stored |= {path.name for path in layout.shared.iterdir()}
+        for digest in set() if found.damaged else stored - used:
+            # what else lies in cbin/ is somebody's own
+            if records.DIGEST.fullmatch(digest):
+                images.remove(layout, digest)
+        clients.write(layout, known)
+    except OSError:
+        return
+
+
+class _Differences:
+    """What differs between images, worked out once for each pair."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._images: dict[str, Image] = {}
+        self._pairs: dict[tuple[str, str], Difference] = {}
+
+    def between(self, move: Move) -> Difference:
+        pair = (move.old, move.new)
+        if pair not in self._pairs:
+            self._pairs[pair] = Difference(self._image(move.old), self._image(move.new))
+        return self._pairs[pair]
+
+    def login(self, digest: str) -> str:
+        return self._image(digest).login
+
+    def _image(self, digest: str) -> Image:
+        if digest not in self._images:
+            self._images[digest] = images.stored(self._layout, digest)
+        return self._images[digest]
+
+
+class Difference:
+    """From one image to another, in any instance."""
+
+    def __init__(self, old: Image, new: Image) -> None:
+        self._old, self._new = old, new
+        self._owned = {
+            (image.digest, share): _Owned(image, share) for image in (old, new) for share in Share
+        }
+
+    def apply(
+        self, prefix: int, one: Instance, *, going_back: bool, root: type[GuestRoot] = GuestRoot
+    ) -> list[Kept]:
+        """Make the root of *one*, below directory *prefix*, the new image's; what was kept.
+
+        With *root* `Staging` nothing is changed, only laid ready. Raises OSError. Repeating it
+        changes nothing more.
+        """
+        old, new = (
+            self._owned[image.digest, one.share].by(one) for image in (self._old, self._new)
+        )
+        paths = sorted(old.keys() | new.keys(), key=lambda path: path.split("/"))
+        changed = [path for path in paths if old.get(path) != new.get(path)]
+        kept = []
+        with trees.opened(one.name, at=prefix) as top:
+            guest = root(top, one.base)
+            # what goes makes room first: a directory may become a file
+            for path in reversed(changed):
+                disk = guest.find(path, old.get(path), new.get(path))
+                if decide(disk, old.get(path), new.get(path)) is Verdict.REMOVE:
+                    guest.remove(path)
+            for path in changed:
+                entry = new.get(path)
+                if entry is None:
+                    continue
+                disk = guest.find(path, old.get(path), entry)
+                verdict = decide(disk, old.get(path), entry)
+                if verdict is Verdict.PUT and guest.put(entry):
+                    continue
+                if verdict in (Verdict.PUT, Verdict.KEEP):
+                    resolved = self._table(path, disk, old.get(path), entry, one.port)
+                    if resolved is None:
+                        beside = guest.put_beside(entry, going_back=going_back)
+                        kept.append(Kept(one.name, path, beside))
+                    elif resolved != disk:
+                        guest.put(resolved)
+        return kept
+
+    def _table(
+        self, path: str, disk: object, old: Entry | None, new: Entry, port: int
+    ) -> File | None:
+        """Init's table with the user's own lines, if *path* is that and they can be told apart."""
+        ssh = self._old.manifest.ssh, self._new.manifest.ssh
+        if path != ssh[1].file or path != ssh[0].file:
+            return None
+        if not (isinstance(disk, File) and isinstance(old, File) and isinstance(new, File)):
+            return None
+        merged = merge_table(
+            disk.content.decode(errors="surrogateescape"),
+            old.content.decode(),
+            new.content.decode(),
+            places=(ssh[0].place, ssh[1].place),
+            port=port,
+        )
+        if merged is None:
+            return None
+        return replace(disk, content=merged.encode(errors="surrogateescape"))
+
+
+class _Owned:
+    """What *image* owns in an instance, as it was or would be deployed: all but keys."""
+
+    def __init__(self, image: Image, share: Share) -> None:
+        self._blank = identity.blank(image.rootfs, image.manifest)
+        keys = {self._blank.host_key_path}
+        for account in image.manifest.ssh.accounts:
+            folder = f"{account.home}/.ssh".lstrip("/")
+            keys |= {account.home, folder, f"{folder}/authorized_keys"}
+        entries = images.entries_of(image, share, Access(lines=()))
+        self._entries = {entry.path: entry for entry in entries if entry.path not in keys}
+
+    def by(self, one: Instance) -> dict[str, Entry]:
+        """Its entries in *one*, by path."""
+        key = identity.HostKey(bytes(32), bytes(32))
+        contents = self._blank.fill(one.name, one.port, one.machine_id, key)
+        owned = dict(self._entries)
+        for path, content in zip(self._blank.paths, contents, strict=True):
+            entry = owned.get(path)
+            if isinstance(entry, File):
+                owned[path] = replace(entry, content=content)
+        return owned

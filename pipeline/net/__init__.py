@@ -1,0 +1,1 @@
+"""What is read from the network: bounded in size, time and tries."""
