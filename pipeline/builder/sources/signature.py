@@ -25,7 +25,7 @@ def verify(path: Path, signature: Signature, folder: Path) -> None:
 
     The signature file has the pinned sha256, the key file holds the certificate whose primary key
     has the pinned fingerprint, and the signature is made by it or by a signing subkey bound to it.
-    A signature with `dsa` is checked by `pipeline.builder.sources.dsa` instead of Sequoia, see there.
+    A signature with `dsa` is checked by `sources.dsa` instead of Sequoia, see there.
     """
     signed = _read(folder, signature.file)
     digest = hashlib.sha256(signed).hexdigest()
