@@ -7,8 +7,6 @@ without the sandbox that the unit puts around systemd-nspawn itself.
 from __future__ import annotations
 
 import os
-import re
-import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,19 +20,15 @@ from pipeline.host.state.layout import locked
 from pipeline.host.units import cgroup, sync, unit_files, watch
 from pipeline.host.units.nspawn import Nspawn
 from pipeline.host.units.runner import SLICE
-from pipeline.host.units.unit_files import group_of, unit_of
+from pipeline.host.units.unit_files import group_of
 from pipeline.image import inittab
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pipeline.host.state.layout import Layout
     from pipeline.host.state.records import Instance
 
 # bytes; an image's own has a few hundred
 _MOST_TABLE = 1 << 16
-
-_START = re.compile(r"^ExecStart=((?:.*\\\n)*.*)$", re.MULTILINE)
 
 
 class ConsoleError(NiftyError):
@@ -112,14 +106,10 @@ def foreground(instance: Instance, layout: Layout) -> tuple[str, ...]:
     runner = Nspawn()
     with locked(layout):
         sync.furnish(layout, (runner,))
-    text = runner.service(layout.prefix, unit_files.programs((runner,)))
-    found = _START.search(text)
-    if found is None:
-        raise ConsoleError(f"{unit_of(instance)}: no ExecStart")
+    programs = unit_files.programs((runner,))
     given = unit_files.binds_of(kept.described(layout, instance.image))
-    variables = runner.variables(unit_files.launch_of(instance, layout, given))
-    started = _expanded(found[1].replace("\\\n", " ").replace("%i", instance.suffix), variables)
-    words = ["--console=interactive" if word == "--console=pipe" else word for word in started]
+    launch = unit_files.launch_of(instance, layout, given)
+    words = runner.foreground(layout.prefix, programs, instance.suffix, launch)
     inside.refuse_clone3()
     # a scope cannot be made from a template (systemd.scope(5)), so its name has no @
     scope = f"{runner.stem}-console-{instance.suffix or 'nameless'}.scope"
@@ -139,14 +129,3 @@ def init(instance: Instance) -> int:
             if inside == "1" and Path(f"/proc/{pid}/ns/pid").readlink() != ours:
                 return pid
     raise ConsoleError(f"{instance.name}: no init runs there", hint="doit status")
-
-
-def _expanded(line: str, variables: Mapping[str, str]) -> list[str]:
-    """Words as systemd makes them (systemd.service(5)): ${A} within one, $A alone as many."""
-    words = []
-    for word in shlex.split(line):
-        if word.startswith("$") and word[1:] in variables:
-            words += variables[word[1:]].split()
-        else:
-            words.append(re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], word))
-    return words

@@ -163,8 +163,9 @@ def administrator(user: User, *lines: str) -> str:
 def init_of(user: User, name: str) -> int:
     """The number of the instance's init in the machine."""
     script = (
-        "from pathlib import Path; from pipeline.host import console, layout, state;"
-        f"print(console.init(state.read(layout.Layout(Path('/home')), {name[5:]!r})))"
+        "from pathlib import Path; from pipeline.host import console;"
+        "from pipeline.host.state import layout, records;"
+        f"print(console.init(records.read(layout.Layout(Path('/home')), {name[5:]!r})))"
     )
     return int(user.machine.run([sys.executable, "-c", script], cwd=PROJECT).stdout)
 

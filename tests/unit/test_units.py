@@ -15,7 +15,7 @@ from pipeline.host.state.layout import Layout, environment_file
 from pipeline.host.state.records import Share, Users
 from pipeline.host.units import unit_files
 from pipeline.host.units.nspawn import Nspawn
-from pipeline.host.units.runner import Place, Runner, place
+from pipeline.host.units.runner import Launch, Place, Runner, place
 from pipeline.host.units.service import Service
 from pipeline.host.units.unit_files import UnitFilesError
 
@@ -44,6 +44,25 @@ def test_files_are_template_nameless_slice_and_target() -> None:
 
 def test_nameless_instance_has_the_templates_text() -> None:
     assert files()["nifty.service"] == files()["nifty@.service"]
+
+
+def test_console_has_the_words_of_the_unit() -> None:
+    launch = Launch(base=589824, cbin=HOME / ".nifty/cbin/ab", binds=(ZONEINFO,))
+    words = " ".join(Nspawn().foreground(HOME, PROGRAMS, "7", launch))
+    started = files()["nifty@.service"].partition("ExecStart=")[2].replace("\\\n    ", "")
+    for name, value in Nspawn().variables(launch).items():
+        started = started.replace(f"${{{name}}}", value).replace(f"${name}", value)
+    started = started.replace("%i", "7").replace("--console=pipe", "--console=interactive")
+    assert words == started.partition("\n")[0]
+
+
+@pytest.mark.parametrize("users", ["no", "589824:65536"])
+def test_console_has_users_and_limits_of_the_instance(users: str) -> None:
+    base = None if users == "no" else 589824
+    words = Nspawn().foreground(HOME, PROGRAMS, "7", Launch(base=base, cbin=None))
+    limits = () if base is None else ("--rlimit=NPROC=128", "--rlimit=DATA=512M")
+    assert words[8:9] == (f"--private-users={users}",)
+    assert tuple(word for word in words if word.startswith("--rlimit")) == limits
 
 
 @pytest.mark.parametrize("name", sorted(files()))
