@@ -3,7 +3,7 @@
     python benchmarks/start.py [--image PATH] [--counts 10,100,1000] [--rounds 3]
 
 Needs root. Where PID 1 is systemd it happens on this host, which must have no instances; elsewhere
-in a Debian with a real systemd that is booted for it, the one of the tests (tests/host/machine.py).
+in a Debian with a real systemd that is booted for it (tests/support/host/machine.py).
 
 start: from the first request to the last SSH banner. stop: until no process is left; the loop's
 inits are killed, a runner's shut down. memory: what MemAvailable loses from before the start until
@@ -33,13 +33,12 @@ from pipeline.progress import say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from machine import Machine
-
     from benchmarks.options import Options
+    from tests.support.host.machine import Machine
 
 FLOOR = "C loop"
 MEASURES = ("start", "available", "pss", "stop")
-MACHINE_CODE = PROJECT / "tests" / "host"
+MACHINE_CODE = PROJECT / "tests" / "support" / "host" / "machine.py"
 
 
 class Once(Protocol):
@@ -57,10 +56,9 @@ def missing() -> str | None:
     """Why nothing can be started here as root; None if it can."""
     if is_host():
         return None
-    if not (MACHINE_CODE / "machine.py").is_file():
+    if not MACHINE_CODE.is_file():
         return "a systemd as PID 1, or this project's tests"
-    _find_machine()
-    from machine import missing_needs  # noqa: PLC0415 (of the tests)
+    from tests.support.host.machine import missing_needs  # noqa: PLC0415 (of the tests)
 
     return "; ".join(missing_needs()) or None
 
@@ -127,8 +125,7 @@ def _place(options: Options, loop: Path) -> Iterator[tuple[str, Once]]:
 
         yield "on this host", here
         return
-    _find_machine()
-    from machine import Machine  # noqa: PLC0415 (of the tests)
+    from tests.support.host.machine import Machine  # noqa: PLC0415 (of the tests)
 
     say("booting a Debian with systemd to start instances in")
     with Machine() as booted:
@@ -156,11 +153,6 @@ def _machine_runs(booted: Machine, options: Options, loop: Path) -> Once:
         return found
 
     return once
-
-
-def _find_machine() -> None:
-    if str(MACHINE_CODE) not in sys.path:
-        sys.path.append(str(MACHINE_CODE))
 
 
 def _fits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pytest
-from machine import Machine, leftovers, missing_needs
-from testroot import SuiteError, wanted_suite
+
+from tests.support.host.machine import Machine, leftovers, missing_needs
+from tests.support.host.testroot import SuiteError, wanted_suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,17 +9,17 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
-from variant import Variant, pack
 
 from pipeline.host import telnet
 from pipeline.host.units.unit_files import DIRECTORY
 from pipeline.paths import PROJECT
 from pipeline.run import Completed, run
+from tests.support.host.variant import Variant, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from machine import Machine
+    from tests.support.host.machine import Machine
 
 pytestmark = pytest.mark.host
 

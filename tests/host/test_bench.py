@@ -8,7 +8,6 @@ import signal
 import subprocess  # noqa: TID251 (what is timed is the process itself)
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,12 @@ import pytest
 from benchmarks import filesystems, peers
 from pipeline.host.units.runners import RUNNERS
 from pipeline.paths import PROJECT
-from pipeline.run import CLEAN_ENVIRONMENT, Completed, run
+from pipeline.run import Completed, run
+from tests.support.host.scratch import assert_nothing_left, environment
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("bootable")]
 
 BENCH = PROJECT / "benchmarks" / "bench.py"
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """A clean one whose scratch space is below *folder*: what is left there is ours."""
-    (folder / "scratch").mkdir(exist_ok=True)
-    return {**CLEAN_ENVIRONMENT, "TMPDIR": str(folder / "scratch")}
 
 
 def words(folder: Path, *more: str) -> list[str]:
@@ -41,27 +35,6 @@ def measured(folder: Path, *more: str) -> Completed:
 def read(folder: Path, part: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "out" / f"{part}.json").read_text("utf-8"))
     return found
-
-
-def left(folder: Path) -> list[str]:
-    """Mounts, loop devices and files of a benchmark whose scratch space is below *folder*."""
-    scratch = str(folder / "scratch")
-    found = [
-        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if scratch in line
-    ]
-    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with suppress(OSError):  # detached while we look
-            if scratch in backing.read_text(errors="replace"):
-                found.append(str(backing))
-    return [*found, *map(str, (folder / "scratch").iterdir())]
-
-
-def assert_nothing_left(folder: Path) -> None:
-    deadline = time.monotonic() + 20
-    # a loop device goes a moment after its mount
-    while (found := left(folder)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert found == []
 
 
 def test_deploying_is_measured_on_every_file_system(tmp_path: Path) -> None:

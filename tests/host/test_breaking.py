@@ -7,17 +7,17 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from altered import altered
-from user import User
 
 from pipeline.image.rootfs import File
 from pipeline.paths import PROJECT
+from tests.support.host.altered import altered
+from tests.support.host.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import LoopFilesystem
-    from machine import Machine
+    from tests.host.conftest import LoopFilesystem
+    from tests.support.host.machine import Machine
 
 pytestmark = pytest.mark.host
 

@@ -7,15 +7,15 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from guests import Guests
-from user import DOIT, User
 
 from pipeline.paths import PROJECT
+from tests.support.host.guests import Guests
+from tests.support.host.user import DOIT, User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from machine import Machine
+    from tests.support.host.machine import Machine
 
 pytestmark = pytest.mark.host
 

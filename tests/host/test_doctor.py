@@ -11,15 +11,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from user import User
 
 from pipeline.paths import PROJECT
+from tests.support.host.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import LoopFilesystem
-    from machine import Machine
+    from tests.host.conftest import LoopFilesystem
+    from tests.support.host.machine import Machine
 
 pytestmark = pytest.mark.host
 

@@ -7,16 +7,16 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from guests import Guests
-from testroot import PYTHONS, wanted_suite
-from user import User
 
 from pipeline.paths import PROJECT
+from tests.support.host.guests import Guests
+from tests.support.host.testroot import PYTHONS, wanted_suite
+from tests.support.host.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from machine import Machine
+    from tests.support.host.machine import Machine
 
 pytestmark = pytest.mark.host
 
@@ -47,11 +47,9 @@ def dropins(mode: str) -> list[dict[str, object]]:
 
 def build(user: User, mode: str) -> None:
     """Assemble an image inside the machine, of the machine's own programs."""
-    folders = f"{PROJECT}:{PROJECT}/tests/host"
-    env = {"PYTHONPATH": folders, "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {"PYTHONDONTWRITEBYTECODE": "1"}
     recipe = json.dumps({"name": mode, "dropin": dropins(mode)}).encode()
-    script = str(PROJECT / "tests/host/variant.py")
-    argv = [sys.executable, script, image(mode)]
+    argv = [sys.executable, "-m", "tests.support.host.variant", image(mode)]
     user.machine.run(argv, cwd=PROJECT, env=env, stdin=recipe, timeout=300)
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from user import DOIT, User
 
 from pipeline.image import archive, manifest
 from pipeline.image.rootfs import File, Rootfs
 from pipeline.paths import PROJECT
 from pipeline.run import run
+from tests.support.host.user import DOIT, User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from machine import Machine
+    from tests.support.host.machine import Machine
 
 pytestmark = pytest.mark.host
 

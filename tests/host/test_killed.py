@@ -7,22 +7,21 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from altered import altered
-from user import User
 
 from pipeline.image.rootfs import File
 from pipeline.paths import PROJECT
+from tests.support.host.altered import altered
+from tests.support.host.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from machine import Machine
-
     from pipeline.run import Completed
+    from tests.support.host.machine import Machine
 
 pytestmark = pytest.mark.host
 
-KILLED = str(PROJECT / "tests/host/killed.py")
+KILLED = "tests.support.host.killed"
 RUNNING = ["nifty1", "nifty2", "nifty4"]
 BOOTING = ["1", "3"]
 KILLS = 3
@@ -53,7 +52,7 @@ def killed(user: User, step: int | str, *words: str) -> Completed:
     """`doit` ended before that step."""
     # systemd starts nothing more often than ten times in a minute (StartLimitBurst=)
     user.shell("systemctl reset-failed 'nifty*'")
-    argv = [sys.executable, KILLED, str(step), *words]
+    argv = [sys.executable, "-m", KILLED, str(step), *words]
     return user.machine.run(argv, cwd=PROJECT, check=False, timeout=120)
 
 

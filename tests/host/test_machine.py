@@ -10,15 +10,15 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from machine import Machine, MachineError, leftovers, remove_stale
 
 from pipeline.paths import PROJECT
 from pipeline.run import ProgramError
+from tests.support.host.machine import Machine, MachineError, leftovers, remove_stale
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import LoopFilesystem
+    from tests.host.conftest import LoopFilesystem
 
 pytestmark = pytest.mark.host
 
@@ -38,9 +38,8 @@ rm -rf /home/nested
 
 # A test process that is killed while its machine runs.
 VICTIM = f"""import sys, time
-sys.path[:0] = [{str(PROJECT / "tests" / "host")!r}]
-import conftest
-from machine import Machine
+from tests.host import conftest
+from tests.support.host.machine import Machine
 conftest.pytest_configure()
 with Machine() as machine, machine.filesystem("ext4", {16 * MIB}):
     machine.run(["systemd-run", "--quiet", "sleep", "1000"])

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from machine import Machine
-from user import User
 
 from pipeline.paths import PROJECT
+from tests.support.host.machine import Machine
+from tests.support.host.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,11 +6,11 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
-from newcomer import PACKAGES, commands, type_in
-from testroot import archive
 
 from pipeline.paths import PROJECT
 from pipeline.run import ProgramError
+from tests.support.host.newcomer import PACKAGES, commands, type_in
+from tests.support.host.testroot import archive
 
 if TYPE_CHECKING:
     from pathlib import Path

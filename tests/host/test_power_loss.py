@@ -8,19 +8,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from altered import IMAGE, altered, built
-from test_bench import assert_nothing_left
 
 from pipeline.image.rootfs import File
 from pipeline.paths import PROJECT
 from pipeline.run import CLEAN_ENVIRONMENT, run
+from tests.support.host.altered import IMAGE, altered, built
+from tests.support.host.scratch import assert_nothing_left
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("bootable")]
 
-PROGRAM = PROJECT / "tests/host/power_loss.py"
+PROGRAM = "tests.support.host.power_loss"
 # deploy, deploy of more, upgrade, rollback, undeploy, restore
 COMMANDS = 6
 
@@ -47,8 +47,8 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nothing_is_lost_and_the_rerun_finishes(kind: str, tmp_path: Path, other: Path) -> None:
     work = tmp_path / "scratch"
     work.mkdir()
-    words: list[str | Path] = [sys.executable, PROGRAM, kind, work, IMAGE, other]
-    found = json.loads(run(words, env=CLEAN_ENVIRONMENT, timeout=840).stdout)
+    words: list[str | Path] = [sys.executable, "-m", PROGRAM, kind, work, IMAGE, other]
+    found = json.loads(run(words, cwd=PROJECT, env=CLEAN_ENVIRONMENT, timeout=840).stdout)
     assert found["problems"] == []
     # two when each had returned, and some on the way of each
     assert found["moments"] == found["during"] + 2 * COMMANDS

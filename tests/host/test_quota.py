@@ -1,7 +1,7 @@
 """`disk=`: an instance cannot fill the disk of all; on btrfs, and refused where nothing bounds it.
 
 Project quotas of ext4 and xfs need a kernel that has them, which a test host may not have:
-tests/unit/test_host_quota.py has the calls.
+tests/unit/host/roots/test_quota.py has the calls.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from altered import altered
-from guests import Guests
-from user import User
 
 from pipeline.image.rootfs import File
+from tests.support.host.altered import altered
+from tests.support.host.guests import Guests
+from tests.support.host.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import LoopFilesystem
-    from machine import Machine
+    from tests.host.conftest import LoopFilesystem
+    from tests.support.host.machine import Machine
 
 pytestmark = pytest.mark.host
 

@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from guests import Guests
-from machine import Machine
-from user import User
+
+from tests.support.host.guests import Guests
+from tests.support.host.machine import Machine
+from tests.support.host.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

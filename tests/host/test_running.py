@@ -8,15 +8,14 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from guests import Guests
 
-from pipeline.paths import PROJECT
 from pipeline.run import ProgramError
+from tests.support.host.guests import Guests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from machine import Machine
+    from tests.support.host.machine import Machine
 
 pytestmark = pytest.mark.host
 
@@ -33,7 +32,7 @@ def guests(machine: Machine, request: pytest.FixtureRequest) -> Iterator[Guests]
     machine.put("/etc/resolv.conf", RESOLVER)
     suffixes = [name.removeprefix("nifty") or "_" for name in NAMES]
     try:
-        there.python([str(PROJECT / "tests/host/handmade.py"), "/home", request.param, *suffixes])
+        there.python(["-m", "tests.support.host.handmade", "/home", request.param, *suffixes])
         yield there
     finally:
         machine.run(

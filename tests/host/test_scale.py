@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from user import User
+
+from tests.support.host.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from machine import Machine
+    from tests.support.host.machine import Machine
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(900)]
 

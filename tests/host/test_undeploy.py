@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from user import User
 
 from pipeline.paths import PROJECT
+from tests.support.host.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from machine import Machine
-
     from pipeline.run import Completed
+    from tests.support.host.machine import Machine
 
 pytestmark = pytest.mark.host
 

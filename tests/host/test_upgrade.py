@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
-from altered import altered, built
-from user import User
 
 from pipeline.image import archive
 from pipeline.image.rootfs import File
+from tests.support.host.altered import altered, built
+from tests.support.host.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from machine import Machine
-    from user import Census
-
     from pipeline.run import Completed
+    from tests.support.host.machine import Machine
+    from tests.support.host.user import Census
 
 pytestmark = pytest.mark.host
 

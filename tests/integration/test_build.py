@@ -9,7 +9,6 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tiny import replace_once
 
 from pipeline.host.roots import access, images, needs
 from pipeline.host.roots.needs import USUAL
@@ -17,14 +16,15 @@ from pipeline.host.wanted import Wanted, numbered
 from pipeline.image import archive, keyline
 from pipeline.image.rootfs import File, Symlink
 from pipeline.paths import PROJECT
+from tests.support.tiny import replace_once
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from checkouts import Checkout, Cloner
+    from tests.support.checkouts import Checkout, Cloner
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ["checkouts"]
+pytest_plugins = ["tests.support.checkouts"]
 
 SIZE_LIMIT = 800_000  # bytes of the default image's .tar.zst
 DROPBEAR = {"dropbear", "dbclient", "dropbearkey", "dropbearconvert", "scp"}

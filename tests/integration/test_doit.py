@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny import repatch, replace_once
+
+from tests.support.tiny import repatch, replace_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from checkouts import Checkout
-
     from pipeline.run import Completed
+    from tests.support.checkouts import Checkout
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ["checkouts"]
+pytest_plugins = ["tests.support.checkouts"]
 
 IMAGE = "nifty-x86_64"
 

@@ -13,10 +13,10 @@ from pipeline.image.rootfs import File
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from checkouts import Checkout, Cloner
+    from tests.support.checkouts import Checkout, Cloner
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ["checkouts"]
+pytest_plugins = ["tests.support.checkouts"]
 
 WORDS = ("build", "image=nifty-gawk", "arch=x86_64")
 DROPIN = """

@@ -18,13 +18,13 @@ from pipeline.run import Completed, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from checkouts import Checkout
+    from tests.support.checkouts import Checkout
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="runs x86_64 programs"),
 ]
-pytest_plugins = ["checkouts"]
+pytest_plugins = ["tests.support.checkouts"]
 
 
 def unpacked(packed: Path, root: Path) -> Path:

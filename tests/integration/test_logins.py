@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from checkouts import Checkout
+    from tests.support.checkouts import Checkout
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="runs x86_64 programs"),
 ]
-pytest_plugins = ["checkouts"]
+pytest_plugins = ["tests.support.checkouts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,11 @@ from pipeline.run import run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from checkouts import Checkout
-
     from pipeline.run import Completed
+    from tests.support.checkouts import Checkout
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ["checkouts"]
+pytest_plugins = ["tests.support.checkouts"]
 
 COMMANDS = (
     ("list",),

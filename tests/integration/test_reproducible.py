@@ -13,10 +13,10 @@ from pipeline.paths import PROJECT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from checkouts import Checkout, Copier
+    from tests.support.checkouts import Checkout, Copier
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ["checkouts"]
+pytest_plugins = ["tests.support.checkouts"]
 
 # Deeper than this checkout. It stays, so that only a change of what matters compiles again.
 ELSEWHERE = PROJECT / "artifacts/cache/tests/a/rather/deep/folder/somewhere-else/checkout"

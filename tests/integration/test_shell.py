@@ -12,9 +12,8 @@ from pipeline.run import run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from checkouts import Checkout
-
     from pipeline.run import Completed
+    from tests.support.checkouts import Checkout
 
     Shell = Callable[[str], Completed]
 
@@ -22,7 +21,7 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="runs x86_64 programs"),
 ]
-pytest_plugins = ["checkouts"]
+pytest_plugins = ["tests.support.checkouts"]
 
 
 @pytest.fixture

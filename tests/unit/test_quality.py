@@ -32,3 +32,11 @@ def test_the_project_keeps_its_rules(words: list[str], verdict: str, tmp_path: P
     told = done.stdout + done.stderr
     assert done.returncode == 0, told
     assert verdict in told  # a tool that did not look at anything is content too
+
+
+def test_folders_of_unit_tests_are_rooms_of_the_pipeline() -> None:
+    top = PROJECT / "tests" / "unit"
+    folders = {path.parent.relative_to(top) for path in top.rglob("*.py")}
+    assert (
+        sorted(folder for folder in folders if not (PROJECT / "pipeline" / folder).is_dir()) == []
+    )

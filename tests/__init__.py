@@ -1,0 +1,1 @@
+"""unit/ mirrors pipeline/, integration/ builds for real, host/ boots a systemd; support/ helps."""
