@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pysequoia
 import pytest
-import signers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from pipeline.trust.memory import OlderError, Seen
 from pipeline.trust.packets import PacketError
 from pipeline.trust.sums import SumsError
 from pipeline.trust.verify import SignatureError, verify
+from tests.support import signers
 
 if TYPE_CHECKING:
     from pathlib import Path
