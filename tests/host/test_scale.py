@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.support.host.machine import Machine
 
-pytestmark = [pytest.mark.scale, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.scale
 
 COUNT = 1000
 NAMES = tuple(f"nifty{number}" for number in range(1, COUNT + 1))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.support.checkouts import Checkout
 
 pytestmark = [
+    pytest.mark.usefixtures("checkout"),
     pytest.mark.integration,
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="runs x86_64 programs"),
 ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 IMPORT_LINTER = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 
+@pytest.mark.timeout(300)  # mypy has no cache at first
 @pytest.mark.parametrize(
     ("words", "verdict"),
     [
@@ -40,3 +41,9 @@ def test_folders_of_unit_tests_are_rooms_of_the_pipeline() -> None:
     assert (
         sorted(folder for folder in folders if not (PROJECT / "pipeline" / folder).is_dir()) == []
     )
+
+
+def test_a_unit_test_that_hangs_is_ended_within_a_minute(request: pytest.FixtureRequest) -> None:
+    mark = request.node.get_closest_marker("timeout")
+    assert mark is not None
+    assert mark.args == (60,)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Compile = Callable[..., bytes]
 
+pytestmark = pytest.mark.timeout(300)  # two C libraries are made, where that is not done yet
+
 # Needs no libc, so any target's compiles in no time.
 BARE = """
 int zero[64];

@@ -623,6 +623,7 @@ def killed_at(step: int, path: Path, prefix: Path) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
+@pytest.mark.timeout(300)  # restores once for each step there is
 def test_killed_anywhere_it_is_absent_or_whole_and_finished_by_the_next(tmp_path: Path) -> None:
     old = host(tmp_path / "old")
     deployed(old, 2)

@@ -238,6 +238,7 @@ def killed_at(step: int, prefix: Path) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
+@pytest.mark.timeout(300)  # upgrades once for each step there is
 def test_an_upgrade_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
     expected = seen(fresh(tmp_path))
     step, unfinished = 0, True
