@@ -29,7 +29,7 @@ MAKE_COPY = f"cp -r /proc/sys {COPY} 2>/dev/null; echo 128 >{COPY}/fs/inotify/ma
 ABOVE_COPY = f'mount --bind {COPY} /proc/sys; exec "$@"'
 
 DOCTOR = """import json, sys
-from pipeline.host import limits, probe, remedy, rows
+from pipeline.host.doctor import limits, probe, remedy, rows
 wanted = rows.Wanted(count=1000, registered=1000)
 if sys.argv[1] == "check":
     print(limits.as_json(limits.check(wanted, probe.read())))

@@ -371,10 +371,12 @@ LATE = """
 import sys
 from pathlib import Path
 from pipeline.errors import NiftyError
-from pipeline.host import instances, layout, state
-known = state.read_all(layout.Layout(Path("/home")))
+from pipeline.commands import choose
+from pipeline.host.state import layout, records
+from pipeline.host.units import control
+known = records.read_all(layout.Layout(Path("/home")))
 try:
-    instances.start(instances.select(known, names=[{suffix!r}]), known=known)
+    control.start(choose.select(known, names=[{suffix!r}]), known=known)
 except NiftyError as error:
     sys.exit(str(error))
 """

@@ -38,7 +38,7 @@ def guests(machine: Machine, request: pytest.FixtureRequest) -> Iterator[Guests]
         machine.run(
             ["sh", "-c", "systemctl stop nifty.slice; systemctl reset-failed 'nifty*'"], check=False
         )
-        there.call('units.uninstall(Path("/home"))')
+        there.call('unit_files.uninstall(Path("/home"))')
         machine.run(["sh", "-c", "rm -rf /home/nifty* /home/cbin /home/.nifty"])
         machine.put("/etc/resolv.conf", resolver)
 
@@ -85,7 +85,7 @@ def test_exposure_does_not_grow(running: Guests) -> None:
 def test_installing_again_changes_nothing(guests: Guests) -> None:
     runner = f"runners.RUNNERS[state.Runner({guests.runner!r})]"
     served = f"[({runner}, suffix) for suffix in ('', '1')]"
-    told = guests.call(f'print(units.install({served}, Path("/home")))').stdout
+    told = guests.call(f'print(unit_files.install({served}, Path("/home")))').stdout
     assert told == "()\n"
 
 
@@ -226,7 +226,7 @@ def test_instance_that_cannot_start_is_told_with_its_journal(guests: Guests) -> 
     guests.stop("nifty3")
     guests.machine.run(["mv", "/home/nifty3", "/home/elsewhere"])
     try:
-        told = guests.call('instances.start(chosen("nifty2", "nifty3"))', check=False).stderr
+        told = guests.call('control.start(chosen("nifty2", "nifty3"))', check=False).stderr
     finally:
         guests.machine.run(["mv", "/home/elsewhere", "/home/nifty3"])
     assert re.search(r"1 of 2 instances.*\n  nifty3 \(port 2204\):\n    \| .*/home/nifty3", told)
@@ -283,17 +283,17 @@ def test_registered_instance_is_a_machine(running: Guests) -> None:
 
 def test_enabled_instance_starts_with_the_host(guests: Guests) -> None:
     argv = ["systemctl", "is-enabled", "nifty.target", guests.unit("nifty1"), guests.unit("nifty")]
-    guests.call('instances.enable(chosen("nifty1", "nifty"))')
+    guests.call('control.enable(chosen("nifty1", "nifty"))')
     told = guests.machine.run(argv).stdout
-    guests.call('instances.disable(chosen("nifty1", "nifty"))')
+    guests.call('control.disable(chosen("nifty1", "nifty"))')
     assert told == "enabled\n" * 3
 
 
 def test_target_starts_what_is_enabled(guests: Guests) -> None:
     guests.stop("nifty1")
-    guests.call('instances.enable(chosen("nifty1"))')
+    guests.call('control.enable(chosen("nifty1"))')
     guests.machine.run(["systemctl", "start", "nifty.target"])
-    guests.call('instances.disable(chosen("nifty1"))')
+    guests.call('control.disable(chosen("nifty1"))')
     assert eventually(lambda: answers(guests, "nifty1"))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +14,7 @@ from pipeline.paths import PROJECT
 from pipeline.run import CLEAN_ENVIRONMENT, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # import-linter has no `python -m` of its own
@@ -33,6 +37,30 @@ def test_the_project_keeps_its_rules(words: list[str], verdict: str, tmp_path: P
     told = done.stdout + done.stderr
     assert done.returncode == 0, told
     assert verdict in told  # a tool that did not look at anything is content too
+
+
+def _imported_in_texts() -> Iterator[tuple[str, str]]:
+    """What programs that stand as text in tests and benchmarks import of ours: module and name."""
+    for folder in ("tests", "benchmarks"):
+        for path in sorted((PROJECT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found = re.findall(r"\bfrom (pipeline[\w.]*) import ([\w, ]+)", node.value)
+                    for module, names in found:
+                        yield from ((module, name.split()[0]) for name in names.split(","))
+
+
+def test_programs_within_texts_import_what_there_is() -> None:
+    wanted = set(_imported_in_texts())
+    assert ("pipeline.host.state", "records") in wanted
+    assert [pair for pair in sorted(wanted) if not _is_there(*pair)] == []
+
+
+def _is_there(module: str, name: str) -> bool:
+    try:
+        return hasattr(import_module(module), name) or bool(import_module(f"{module}.{name}"))
+    except ModuleNotFoundError:
+        return False
 
 
 def test_folders_of_unit_tests_are_rooms_of_the_pipeline() -> None:

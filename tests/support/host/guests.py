@@ -21,10 +21,13 @@ CALL = """
 import sys
 from pathlib import Path
 from pipeline.errors import NiftyError
-from pipeline.host import instances, layout, resolver, rolling, runners, state, status, units
-known = state.read_all(layout.Layout(Path("/home")))
+from pipeline.commands import choose, rolling, status
+from pipeline.host.doctor import resolver
+from pipeline.host.state import layout, records
+from pipeline.host.units import control, runners, unit_files
+known = records.read_all(layout.Layout(Path("/home")))
 def chosen(*names):
-    return instances.select(known, names=names)
+    return choose.select(known, names=names)
 try:
     {code}
 except NiftyError as error:
@@ -52,11 +55,11 @@ class Guests:
 
     def start(self, *names: str) -> None:
         """Start those, or all; returns when they answer."""
-        self.call(f"instances.start(chosen{names or ()!r})")
+        self.call(f"control.start(chosen{names or ()!r})")
 
     def stop(self, *names: str) -> None:
         """Stop those, or all; returns when nothing is left."""
-        self.call(f"instances.stop(chosen{names or ()!r})")
+        self.call(f"control.stop(chosen{names or ()!r})")
 
     def status(self) -> dict[str, dict[str, Any]]:
         """A row for each, by name."""
