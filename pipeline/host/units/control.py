@@ -1,4 +1,4 @@
-"""Start, stop and reach instances, many at a time.
+"""Starts and stops instances, many at a time, and has them start with the host.
 
 Started means that SSH answers, not that a process exists; stopped means that nothing is left.
 """

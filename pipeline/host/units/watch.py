@@ -1,4 +1,4 @@
-"""How instances are: one row each, for a thousand in a second or two."""
+"""Whether instances run, and who holds their ports: for a thousand in one call of systemctl."""
 
 from __future__ import annotations
 
