@@ -7,7 +7,7 @@ images have equal manifests; nothing of the machine or the moment is in it.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
@@ -17,7 +17,9 @@ from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink, print
 from pipeline.paths import PathError, relative
 
 PATH = "usr/lib/nifty/image.json"
-FORMAT = 1
+NOTICE = "usr/lib/nifty/NOTICE"
+# What is written; what is read as well: 1 names neither what is linked in nor licence files.
+FORMAT: Final = 2
 # What an account may be called: it stands in ssh_config, where a line end would begin an option.
 ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}"
 
@@ -52,10 +54,31 @@ class PatchRecord(Model):
     cves: tuple[str, ...] = ()
 
 
+class LicenceRecord(Model):
+    """A licence as upstream words it: the file's path in the source; its text is in NOTICE."""
+
+    file: str
+    sha256: str
+
+
+class IncludeRecord(Model):
+    """A library that is linked into a component's binary.
+
+    *cpe* is vendor and product of its CPE 2.3 name, as `musl-libc:musl`.
+    """
+
+    name: str
+    version: str
+    licence: str
+    cpe: str | None = None
+    licence_files: tuple[LicenceRecord, ...] = ()
+
+
 class ComponentRecord(Model):
     """One component: where it came from, what came out, and the facts of its binary.
 
-    *tools* are the compiler's wheels; *elf* is as `elf.as_json` gives it.
+    *includes* are the libraries in the binary, *tools* the compiler's wheels; *cpe* is as
+    IncludeRecord's, *elf* as `elf.as_json` gives it.
     """
 
     name: str
@@ -70,6 +93,9 @@ class ComponentRecord(Model):
     size: int
     applets: int
     elf: dict[str, Any]
+    cpe: str | None = None
+    licence_files: tuple[LicenceRecord, ...] = ()
+    includes: tuple[IncludeRecord, ...] = ()
 
 
 class EntryRecord(Model):
@@ -179,7 +205,7 @@ class Manifest(Model):
     *instance* are files of which deploy makes each instance its own.
     """
 
-    format: int
+    format: Literal[1, 2]
     name: str
     title: str
     version: str
@@ -236,13 +262,7 @@ def read(rootfs: Rootfs, *, name: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(entry.content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "JSON"
-        raise ManifestError(f"{name}: /{PATH}: {where}: {first['msg']}") from None
-    if manifest.format != FORMAT:
-        raise ManifestError(
-            f"{name}: manifest of format {manifest.format}, this program reads {FORMAT}"
-        )
+        raise _unreadable(name, error) from None
     said = {item.path: item for item in manifest.entries}
     found = {item.path: record(item) for item in rootfs if item.path != PATH}
     wrong = sorted(path for path in said | found if said.get(path) != found.get(path))
@@ -254,6 +274,17 @@ def read(rootfs: Rootfs, *, name: str) -> Manifest:
     if wrong:
         raise MismatchError(f"{name}: not as its manifest says:", map(printable, wrong[:20]))
     return manifest
+
+
+def _unreadable(name: str, error: ValidationError) -> ManifestError:
+    found = error.errors(include_url=False)
+    # a later format has keys that are unknown here: its number says more than they
+    for item in found:
+        if item["loc"] == ("format",) and isinstance(item["input"], int):
+            told = f"manifest of format {item['input']}, this program reads 1 and 2"
+            return ManifestError(f"{name}: {told}", hint="a newer nifty made it: use that")
+    where = ".".join(map(str, found[0]["loc"])) or "JSON"
+    return ManifestError(f"{name}: /{PATH}: {where}: {found[0]['msg']}")
 
 
 class MismatchError(ProblemsError):

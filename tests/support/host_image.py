@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.host.roots import images
 from pipeline.image import archive, inittab, manifest
@@ -49,15 +49,19 @@ def make_image(
     version: str = "1",
     dropins: tuple[manifest.DropinRecord, ...] = (),
     binds: tuple[manifest.BindRecord, ...] = (),
+    written: Literal[1, 2] = manifest.FORMAT,
 ) -> images.Image:
-    """The image of ENTRIES, with *changed* put in their places and *without* some."""
+    """The image of ENTRIES, with *changed* put in their places and *without* some.
+
+    *written* is the format of its manifest.
+    """
     entries: dict[str, Entry] = {entry.path: entry for entry in (*ENTRIES, *changed)}
     for path in without:
         del entries[path]
     content = Rootfs.of(entries.values())
     login = manifest.LoginRecord(name="luser", uid=1000, gid=1000, home="home/luser")
     described = manifest.Manifest(
-        format=manifest.FORMAT,
+        format=written,
         name="small",
         title="Small",
         version=version,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import elf
-from pipeline.builder.assembly import dropins, etc
+from pipeline.builder.assembly import dropins, etc, notice
 from pipeline.builder.assembly.dropins import Tree
 from pipeline.builder.components import toolchain
 from pipeline.builder.recipes.recipe import Extract
@@ -106,7 +106,9 @@ def assemble(
         )
     )
     taken = dropins.take(image.dropin, content, tree_of, architecture=architecture)
-    content = Rootfs.of(_with_parents([*content, *taken.entries]))
+    told = notice.text(image, components, built, packages=_packages(taken.records))
+    own = File(path=manifest.NOTICE, content=told.encode())
+    content = Rootfs.of(_with_parents([*content, *taken.entries, own]))
     table = content.find(inittab.PATH)
     text = table.content.decode(errors="replace") if isinstance(table, File) else ""
     problems = [
@@ -125,6 +127,11 @@ def assemble(
         sources=taken.sources,
         notes=taken.notes,
     )
+
+
+def _packages(records: tuple[manifest.DropinRecord, ...]) -> tuple[manifest.PackageRecord, ...]:
+    found = {(one.name, one.version): one for record in records for one in record.packages}
+    return tuple(found[key] for key in sorted(found))
 
 
 def _programs(components: list[Component], built: dict[str, Built]) -> Iterator[Entry]:
@@ -276,4 +283,7 @@ def _component(component: Component, built: Built) -> manifest.ComponentRecord:
         size=len(content),
         applets=len(built.applets),
         elf=elf.as_json(elf.parse(content, built.program)),
+        cpe=component.cpe,
+        licence_files=notice.records(component.licence_file),
+        includes=notice.includes(component, built),
     )

@@ -12,13 +12,22 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import elf
-from pipeline.builder.components import applets, gate, libc, patch, plain, toolchain
+from pipeline.builder.components import (
+    applets,
+    gate,
+    libc,
+    licences,
+    linked,
+    patch,
+    plain,
+    toolchain,
+)
 from pipeline.builder.components.slots import Slots
 from pipeline.builder.recipes import kconfig
 from pipeline.builder.recipes.recipe import Autoconf, Component, Extract, Kbuild, Make
@@ -55,13 +64,19 @@ class GateError(ProblemsError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A component ready for an image: *folder* holds its binary and a list of its applets."""
+    """A component ready for an image: *folder* holds its binary and a list of its applets.
+
+    *linked* are the libraries that the linker took (none is told of a prebuilt one), *licences* the
+    texts of the recipe's licence files by their paths.
+    """
 
     name: str
     digest: str
     folder: Path
     program: str
     applets: tuple[str, ...]
+    linked: tuple[str, ...] = ()
+    licences: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def binary(self) -> Path:
@@ -109,6 +124,7 @@ def input_digest(component: Component, folder: Path, architecture: str) -> str:
         "files": {name: _sha256(beneath(folder, name)) for name in names},
         "build": build.model_dump(mode="json"),
         "program": component.program.model_dump(mode="json"),
+        "licences": [item.model_dump(mode="json") for item in component.licence_files],
         "epoch": component.epoch,
         "tools": tools,
         "architecture": architecture,
@@ -127,7 +143,20 @@ _CODE = tuple(
     _sha256(Path(file or ""))
     for file in (
         __file__,
-        *(module.__file__ for module in (applets, kconfig, libc, patch, plain, unpack, toolchain)),
+        *(
+            module.__file__
+            for module in (
+                applets,
+                kconfig,
+                libc,
+                licences,
+                linked,
+                patch,
+                plain,
+                unpack,
+                toolchain,
+            )
+        ),
     )
 )
 
@@ -192,6 +221,8 @@ def _cached(component: Component, digest: str, result: Path) -> Built | None:
             folder=result,
             program=component.program.file,
             applets=tuple(table["applets"]),
+            linked=tuple(table["linked"]),
+            licences=dict(table["licences"]),
         )
         return built if _sha256(built.binary) == table["sha256"] else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -210,7 +241,12 @@ def install(built: Built, folder: Path) -> None:
 
 
 def check(component: Component, built: Built, architecture: str) -> None:
-    """The gate: for this machine, static, self-sufficient, no executable stack, within budget."""
+    """The gate: for this machine, static, self-sufficient, no executable stack, within budget.
+
+    What was linked in is what the recipe says.
+    """
+    if not isinstance(component.build, Extract):
+        linked.check(component, built.linked)
     content = built.binary.read_bytes()
     facts = elf.parse(content, built.binary.name)
     limits = gate.Budget(max_file=component.budget.file, max_text=component.budget.text)
@@ -243,14 +279,14 @@ def _make(
         log.unlink(missing_ok=True)
         recipe = component.build
         if isinstance(recipe, Extract):
-            content, applets = _extract(component, recipe, packed)
+            made = _extract(component, recipe, packed)
         else:
             with nullcontext(shop.slots) if shop.slots else Slots() as slots:
                 tools = toolchain.find(architecture)
                 sysroot = partial(libc.provide, tools, cache=shop.libraries, slots=slots, log=log)
                 job = _Job.start(component, folder, packed, scratch, tools, sysroot, slots, log)
-                content, applets = job.build(recipe)
-        _publish(bench / "result", result, component, content, applets)
+                made = job.build(recipe)
+        _publish(bench / "result", result, component, made)
 
 
 @contextmanager
@@ -276,14 +312,24 @@ def _clear(bench: Path) -> None:
     shutil.rmtree(bench, ignore_errors=True)
 
 
-def _publish(
-    staged: Path, result: Path, component: Component, content: bytes, applets: tuple[str, ...]
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """As `Built`, before it lies in its folder."""
+
+    content: bytes
+    applets: tuple[str, ...]
+    linked: tuple[str, ...]
+    licences: Mapping[str, str]
+
+
+def _publish(staged: Path, result: Path, component: Component, made: _Made) -> None:
     staged.mkdir()
-    put_cached(staged / component.program.file, content, mode=0o755)
+    put_cached(staged / component.program.file, made.content, mode=0o755)
     record = {
-        "applets": applets,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "applets": made.applets,
+        "linked": made.linked,
+        "licences": made.licences,
+        "sha256": hashlib.sha256(made.content).hexdigest(),
         "version": component.version,
     }
     record["record"] = _seal(record)
@@ -292,11 +338,13 @@ def _publish(
     staged.rename(result)
 
 
-def _extract(component: Component, recipe: Extract, packed: Path) -> tuple[bytes, tuple[str, ...]]:
+def _extract(component: Component, recipe: Extract, packed: Path) -> _Made:
     content = unpack.deb_member(packed, recipe.member) if recipe.member else packed.read_bytes()
-    if component.program.applets != "build":
-        return content, component.program.applets
-    return content, applets.find(content, name=component.program.file)
+    listed = component.program.applets
+    if listed == "build":
+        listed = applets.find(content, name=component.program.file)
+    texts = licences.read(component, lambda name: unpack.deb_member(packed, name))
+    return _Made(content=content, applets=listed, linked=(), licences=texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +358,8 @@ class _Job:
     slots: Slots
     log: Path
     triple: str
+    linked_of: Callable[[str], Path]
+    licences: Mapping[str, str]
 
     @classmethod
     def start(
@@ -327,6 +377,7 @@ class _Job:
         unpacked.mkdir()
         top = unpack.unpack(packed, unpacked, epoch=component.epoch)
         tools.install(scratch / "tools", top, sysroot_of)
+        texts = licences.read(component, lambda name: beneath(top, name).read_bytes())
         for item in component.patch:
             text = beneath(folder, item.file).read_bytes().decode("utf-8", "surrogateescape")
             patch.apply(text, top, name=f"{component.name}/{item.file}")
@@ -338,10 +389,12 @@ class _Job:
             slots=slots,
             log=log,
             triple=tools.target,
+            linked_of=partial(tools.linked, scratch / "tools"),
+            licences=texts,
         )
 
-    def build(self, recipe: Kbuild | Autoconf | Make) -> tuple[bytes, tuple[str, ...]]:
-        """The finished binary and the names it answers to. Raises CompileError, KconfigError."""
+    def build(self, recipe: Kbuild | Autoconf | Make) -> _Made:
+        """The finished binary and what is told of it. Raises CompileError, KconfigError."""
         match recipe:
             case Kbuild():
                 return self.kbuild(recipe)
@@ -350,7 +403,7 @@ class _Job:
             case Make():
                 return self.make(recipe)
 
-    def kbuild(self, recipe: Kbuild) -> tuple[bytes, tuple[str, ...]]:
+    def kbuild(self, recipe: Kbuild) -> _Made:
         """BusyBox: configure, lay the fragment over it, compile, list the applets."""
         # BusyBox's own strip step would need binutils: the linker strips instead
         flags = {
@@ -371,27 +424,35 @@ class _Job:
         self._run(["make", *tools, recipe.binary], side_by_side=True)
         self._run(["make", *tools, recipe.links])
         links = beneath(self.top, recipe.links).read_text("utf-8").split()
-        return self._binary(recipe.binary), self._applets(
-            tuple(sorted({Path(link).name for link in links}))
-        )
+        names = tuple(sorted({Path(link).name for link in links}))
+        return self._made(recipe.binary, f"{recipe.binary}_unstripped", names)
 
-    def autoconf(self, recipe: Autoconf) -> tuple[bytes, tuple[str, ...]]:
+    def autoconf(self, recipe: Autoconf) -> _Made:
         """Dropbear: headers into the source folder, configure, make."""
         self._put(recipe.headers)
         words = [*_variables(recipe), *recipe.configure]
         self._run(["sh", "./configure", f"--host={self.triple}", *words])
         self._run(["make", *recipe.make], side_by_side=True)
-        return self._binary(recipe.binary), self._applets(None)
+        return self._made(recipe.binary, recipe.binary, None)
 
-    def make(self, recipe: Make) -> tuple[bytes, tuple[str, ...]]:
+    def make(self, recipe: Make) -> _Made:
         """sftp-server: files into the source folder, make with the recipe's own makefile."""
         self._put(recipe.files)
         self._run(["make", *_variables(recipe), *recipe.make], side_by_side=True)
-        return self._binary(recipe.binary), self._applets(None)
+        return self._made(recipe.binary, recipe.binary, None)
 
     def _put(self, names: Iterable[str]) -> None:
         for name in names:
             shutil.copyfile(self.folder / name, self.top / name)
+
+    def _made(self, binary: str, output: str, applets: tuple[str, ...] | None) -> _Made:
+        """What came out as *binary*, which the linker called *output*."""
+        return _Made(
+            content=self._binary(binary),
+            applets=self._applets(applets),
+            linked=linked.libraries(self.linked_of(Path(output).name)),
+            licences=self.licences,
+        )
 
     def _applets(self, found: tuple[str, ...] | None) -> tuple[str, ...]:
         listed = self.component.program.applets

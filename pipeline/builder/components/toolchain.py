@@ -47,6 +47,18 @@ for word in sys.argv[1:]:
 sys.stdout.buffer.write(bz2.compress(sys.stdin.buffer.read(), level))
 """
 
+# --gc-sections as zig does: what has been rewritten in zig is one object, of which a program needs
+# little. What was taken from archives for an output is told beside.
+_LD = """\
+output=a.out before=
+for word do
+  [ "$word" != -r ] || exec {zig} ld.lld "$@"
+  [ "$before" != -o ] || output=${{word##*/}}
+  before=$word
+done
+exec {zig} ld.lld --gc-sections --why-extract={linked}/"$output" "$@"
+"""
+
 
 class ToolchainError(NiftyError):
     """A wheel of the `build` extra, or a program of the system, is missing."""
@@ -76,6 +88,11 @@ class Toolchain:
         """The sources of musl that are in C."""
         return self.library / "libc" / "musl"
 
+    @staticmethod
+    def linked(folder: Path, output: str) -> Path:
+        """What the linker took for *output*, with wrappers in *folder*: see linked.py."""
+        return folder / "linked" / output
+
     def install(self, folder: Path, sources: Path, sysroot_of: Callable[[str], Path]) -> None:
         """Write wrappers named cc, hostcc, ar, ranlib, strip into *folder*; bzip2 if there is none.
 
@@ -89,12 +106,8 @@ class Toolchain:
         folder.mkdir(parents=True)
         library = plain.named(self.library, folder / "library")
         zig = shlex.quote(str(self.zig))
-        # as zig does: what has been rewritten in zig is one object, of which a program needs little
-        script(
-            folder / "ld",
-            f'for word do [ "$word" != -r ] || exec {zig} ld.lld "$@"; done\n'
-            f'exec {zig} ld.lld --gc-sections "$@"\n',
-        )
+        self.linked(folder, "").mkdir()
+        script(folder / "ld", _LD.format(zig=zig, linked=shlex.quote(str(self.linked(folder, "")))))
         for name, target in (("cc", self.target), ("hostcc", self.host_target)):
             sysroot = plain.named(sysroot_of(target), folder / f"{name}-sysroot")
             options = [
@@ -181,6 +194,18 @@ def versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def _wheel() -> Path:
+    versions()
+    spec = find_spec("ziglang")
+    assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (its version was found)
+    return Path(spec.origin).parent
+
+
+def library() -> Path:
+    """As `Toolchain.library`, for who compiles nothing. Raises ToolchainError without the wheel."""
+    return _wheel() / "lib"
+
+
 def require(search: str = _SEARCH, *, folder: Path | None = None) -> None:
     """Raise ToolchainError naming all that compiling needs and this system lacks.
 
@@ -215,8 +240,6 @@ def find(architecture: str) -> Toolchain:
     """
     require()
     known = versions()
-    spec = find_spec("ziglang")
-    assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (its version was found)
     make = Path(sysconfig.get_path("scripts")) / "make"
     if not make.exists():
         raise ToolchainError(
@@ -225,7 +248,7 @@ def find(architecture: str) -> Toolchain:
         )
     return Toolchain(
         # the binary itself: `python -m ziglang` would start an interpreter a thousand times
-        zig=Path(spec.origin).parent / "zig",
+        zig=_wheel() / "zig",
         make=make,
         target=f"{architecture}-linux-musl",
         versions=known,

@@ -97,6 +97,8 @@ Word = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f~`!$^&*()=|\\\[\
 PasswdPath = Annotated[str, StringConstraints(pattern=r"^[^:\n\x00]*$"), AfterValidator(_absolute)]
 PasswordHash = Annotated[str, StringConstraints(pattern=r"^[^:\n]*$"), AfterValidator(_password)]
 
+# vendor and product of a CPE 2.3 name, as NVD's dictionary has them: https://nvd.nist.gov/products/cpe
+Cpe = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*:[a-z0-9][a-z0-9._-]*$")]
 Licence = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+() -]+$")]
 TimeZone = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*){0,2}$")

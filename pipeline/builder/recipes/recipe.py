@@ -22,6 +22,7 @@ from pydantic import (
 from pipeline.builder.recipes.fields import (
     PLAIN_PATH,
     AbsolutePath,
+    Cpe,
     FileName,
     Fingerprint,
     HttpsUrl,
@@ -217,6 +218,29 @@ class Budgets(Model):
     file: Size
 
 
+class LicenceFile(Model):
+    """A file of the source that says what may be done with it, by its path there.
+
+    The text goes into the image's NOTICE; other words than those that were read are refused.
+    """
+
+    file: RelativePath
+    sha256: Sha256
+
+
+class Include(Model):
+    """A library in the source, or in a prebuilt binary, that is linked into the program.
+
+    The compiler's own (musl among them) are named by themselves.
+    """
+
+    name: Name
+    version: Version
+    licence: Licence
+    cpe: Cpe | None = None
+    licence_file: tuple[LicenceFile, ...] = ()
+
+
 class Component(Model):
     """Something fetched, and usually compiled, that puts one binary into /cbin."""
 
@@ -225,6 +249,9 @@ class Component(Model):
     licence: Licence
     homepage: HttpsUrl
     released: date
+    cpe: Cpe | None = None
+    licence_file: tuple[LicenceFile, ...] = ()
+    include: tuple[Include, ...] = ()
     source: Source
     location: Annotated[tuple[Location, ...], Field(min_length=1)]
     releases: Releases | None = None
@@ -238,6 +265,11 @@ class Component(Model):
     def epoch(self) -> int:
         """SOURCE_DATE_EPOCH: the release day's midnight, UTC, in seconds."""
         return int(datetime.combine(self.released, time(), UTC).timestamp())
+
+    @property
+    def licence_files(self) -> tuple[LicenceFile, ...]:
+        """Those of the component and of what it includes."""
+        return (*self.licence_file, *(file for one in self.include for file in one.licence_file))
 
     @model_validator(mode="after")
     def _only_prebuilt_unsigned(self) -> Self:

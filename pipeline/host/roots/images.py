@@ -101,8 +101,9 @@ def size_of(image: Image) -> int:
 def entries_of(image: Image, share: Share, granted: Access) -> tuple[Entry, ...]:
     """The entries of an instance's own root, those that deploy fills in being empty or generic.
 
-    With a shared /cbin what is below it stays out, and so does the manifest, the largest file of
-    the rest: the host has it. Mount points and links for drop-ins are this host's.
+    With a shared /cbin what is below it stays out, and so do the manifest and the notice, the
+    largest files of the rest: the host has them. Mount points and links for drop-ins are this
+    host's.
     """
     kept = {entry.path: entry for entry in image.rootfs if _is_own(entry, share)}
     kept |= {entry.path: entry for entry in image.bound.entries}
@@ -124,10 +125,13 @@ def entries_of(image: Image, share: Share, granted: Access) -> tuple[Entry, ...]
     return Rootfs.of(kept.values()).entries
 
 
+_OF_THE_IMAGE = (manifests.PATH, manifests.NOTICE)
+
+
 def _is_own(entry: Entry, share: Share) -> bool:
     if share is Share.NONE:
         return True
-    return not entry.path.startswith("cbin/") and entry.path != manifests.PATH
+    return not entry.path.startswith("cbin/") and entry.path not in _OF_THE_IMAGE
 
 
 def is_stored(layout: Layout, image: Image) -> bool:

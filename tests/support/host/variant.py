@@ -48,12 +48,15 @@ def tar(variant: Variant) -> bytes:
     for name in image.components:
         component = recipes.components[name]
         folder = PROJECT / "artifacts" / "components" / machine / name
+        told = json.loads((folder / "component.json").read_text("utf-8"))
         built[name] = Built(
             name=name,
             digest=compiling.input_digest(component, recipes.folder(component), machine),
             folder=folder,
             program=component.program.file,
-            applets=tuple(json.loads((folder / "component.json").read_text("utf-8"))["applets"]),
+            applets=tuple(told["applets"]),
+            linked=tuple(told["linked"]),
+            licences=told["licences"],
         )
     made = assemble.assemble(image, recipes, built, architecture=machine)
     return archive.write_tar(made.rootfs, mtime=made.manifest.epoch)

@@ -147,8 +147,34 @@ def test_a_manifest_that_is_none(content: bytes) -> None:
 
 
 def test_a_manifest_of_another_format() -> None:
-    with pytest.raises(ManifestError, match="manifest of format 99, this program reads 1"):
-        manifest.read(told(lambda table: table.update(format=99)), name="image")
+    later = {"format": 99, "another": "key"}
+    with pytest.raises(ManifestError, match="manifest of format 99, this program reads 1 and 2"):
+        manifest.read(told(lambda table: table.update(later)), name="image")
+
+
+# a component as images of format 1 have it
+BEFORE = {
+    "name": "busybox",
+    "version": "1",
+    "licence": "MIT",
+    "homepage": "https://example.org/",
+    "source_sha256": "0" * 64,
+    "patches": [],
+    "tools": [["ziglang", "0.17.1"]],
+    "path": "cbin/busybox",
+    "sha256": "1" * 64,
+    "size": 1,
+    "applets": 2,
+    "elf": {},
+}
+
+
+def test_a_manifest_of_the_format_before_is_read() -> None:
+    old = told(lambda table: table.update(format=1, components=[BEFORE]))
+    found = manifest.read(old, name="image")
+    assert found.format == 1
+    (component,) = found.components
+    assert (component.cpe, component.licence_files, component.includes) == (None, (), ())
 
 
 @pytest.mark.parametrize("path", ["/etc/inittab", "../x", "etc/../../x", "", "a//b"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.builder.assembly import assemble as assembling
 from pipeline.builder.assembly.assemble import AssembleError
+from pipeline.builder.components import linked
 from pipeline.builder.components.compile import Built
 from pipeline.builder.recipes.catalogue import Recipes
 from pipeline.builder.recipes.recipe import Component, Image
@@ -46,6 +48,16 @@ def component(name: str) -> Component:
                 "build": {"system": "prebuilt", "architecture": "x86_64"},
                 "program": {"file": "x", "applets": "build"},
                 "budget": {"text": 1, "file": 1},
+                "cpe": f"{name}:{name}",
+                "licence_file": [{"file": "COPYING", "sha256": "1" * 64}],
+                "include": [
+                    {
+                        "name": "inner",
+                        "version": "3",
+                        "licence": "ISC",
+                        "licence_file": [{"file": "inner/LICENSE", "sha256": "2" * 64}],
+                    }
+                ],
             }
         )
     )
@@ -80,7 +92,13 @@ def built(tmp_path: Path) -> dict[str, Built]:
         folder.mkdir()
         (folder / program).write_bytes(ELF)
         found[name] = Built(
-            name=name, digest="d" * 64, folder=folder, program=program, applets=applets
+            name=name,
+            digest="d" * 64,
+            folder=folder,
+            program=program,
+            applets=applets,
+            linked=("inner", "musl"),
+            licences={"COPYING": f"{name} is free\n", "inner/LICENSE": "so is inner"},
         )
     return found
 
@@ -388,3 +406,45 @@ def test_console_has_a_line_of_its_own(built: dict[str, Built], tmp_path: Path) 
 def test_console_without_its_programs_is_a_problem(built: dict[str, Built], tmp_path: Path) -> None:
     with pytest.raises(AssembleError, match="/bin/getty: no component brings it"):
         make(built, tmp_path, console=True)
+
+
+def test_the_manifest_names_what_is_linked_in(described: manifest.Manifest) -> None:
+    assert described.format == 2
+    for component in described.components:
+        assert component.cpe == f"{component.name}:{component.name}"
+        inner, musl = component.includes
+        assert (inner.name, inner.version, inner.licence, inner.cpe) == ("inner", "3", "ISC", None)
+        assert inner.licence_files == (
+            manifest.LicenceRecord(file="inner/LICENSE", sha256="2" * 64),
+        )
+        assert (musl.name, musl.version, musl.cpe) == ("musl", "1.2.5", "musl-libc:musl")
+        assert musl.licence_files[0].file == "lib/libc/musl/COPYRIGHT"
+
+
+def test_the_notice_has_each_licence_once(rootfs: Rootfs) -> None:
+    told = text(rootfs, manifest.NOTICE)
+    head, *texts = re.split(r"(?m)^={78}$\n", told)
+    assert head.startswith("Tiny Box 2026.1: who wrote what")
+    assert "dropbear 1 (/cbin/dropbearmulti): MIT\n    https://example.org/\n" in head
+    assert head.count("    musl 1.2.5: MIT\n") == 2
+    assert dict(zip(texts[::2], texts[1::2], strict=True)).keys() == {
+        "busybox: COPYING\n",
+        "dropbear: COPYING\n",
+        "inner: inner/LICENSE\n",
+        "musl: lib/libc/musl/COPYRIGHT\n",
+    }
+    assert told.count("so is inner") == 1
+    assert "dropbear is free" in told
+    assert "Rich Felker" in told
+
+
+def test_a_prebuilt_program_asks_for_no_compiler(
+    built: dict[str, Built], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(linked, "of_compiler", lacking)
+    parts = {name: replace(item, linked=()) for name, item in built.items()}
+    described = make(parts, tmp_path)[1]
+    assert [[one.name for one in item.includes] for item in described.components] == [["inner"]] * 2

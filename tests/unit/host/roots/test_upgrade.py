@@ -16,6 +16,7 @@ from pipeline.host.state import records
 from pipeline.host.state.layout import Layout
 from pipeline.host.state.records import Known, Share, Users
 from pipeline.host.wanted import Wanted, numbered
+from pipeline.image import manifest
 from pipeline.image.rootfs import Directory, File, Symlink
 from tests.support.host_image import HOST_KEY, INITTAB, KEY, make_image
 from tests.support.host_tree import seen
@@ -31,10 +32,12 @@ OLD = make_image(
         Directory(path="opt"),
         File(path="opt/gone", content=b"gone"),
         Directory(path="var", uid=1000, gid=1000),
-    ]
+    ],
+    written=1,  # as images were, which hosts have
 )
 NEW = make_image(
     [
+        File(path=manifest.NOTICE, content=b"who wrote what\n"),
         File(path="cbin/busybox", content=b"\x7fELF newer", mode=0o755),
         File(path="etc/motd", content=b"welcome again\n"),
         File(path="etc/added", content=b"added\n", mode=0o600, uid=1000, gid=1000),
