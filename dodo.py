@@ -70,6 +70,21 @@ def task_checksums() -> Any:
     return made(build.checksums)
 
 
+def task_key() -> Any:
+    """Make a key that signs releases (new=yes owner="N <n@x.org>" to=FOLDER), or show one (key=)"""
+    return made(always("key"), archives=True)
+
+
+def task_publish() -> Any:
+    """Make artifacts/release/: the image, sums, a signature (key=FILE | unsigned=yes; keep=3)"""
+    return made(build.publish)
+
+
+def task_verify() -> Any:
+    """Check a release as a stranger does, without root (from=FOLDER keyring=FILE; format=json)"""
+    return made(always("verify"), archives=True)
+
+
 def task_outdated() -> Any:
     """Compare the pinned versions with the newest releases (format=json)"""
     return made(always("outdated"))

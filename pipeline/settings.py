@@ -39,21 +39,28 @@ class Settings:
     count: int | None = None
     counts: tuple[int, ...] = ()
     disk: int | None = None  # bytes, 0 for none
+    downgrade: bool = False
     dry: bool = False
     file: str = ""
     firewall: str = ""
     first: int = 1
     fix: bool = False
+    fresh: int | None = None  # days
     format: str = "table"
     image: str = "nifty"
     jobs: int = 0
+    keep: int = 3
+    key: str = ""
+    keyring: str = ""
     listen: str = "127.0.0.1"
     live: bool = False
     mode: str = ""
     name: str | None = None
     names: tuple[str, ...] = ()
+    new: bool = False
     offline: bool = False
     on: tuple[str, ...] = ()
+    owner: str = ""
     overwrite: bool = False
     parts: tuple[str, ...] = ()
     port: int | None = None
@@ -67,8 +74,11 @@ class Settings:
     start: bool = False
     stop: bool = False
     to: str = ""
+    trust: str = ""
     undo: bool = False
+    unsigned: bool = False
     users: str = "private"
+    years: int = 5
     yes: bool = False
     given: Mapping[str, str] = field(default_factory=dict, compare=False)  # as they were typed
 
@@ -127,6 +137,13 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 def _path(value: str) -> str:
     if not value or "\0" in value:
         raise ValueError("the path of a file")
+    return value
+
+
+def _owner(value: str) -> str:
+    """The user of an OpenPGP key, such as `Nifty <nifty@example.org>`."""
+    if not value.strip() or not value.isprintable() or len(value.encode()) > 200:
+        raise ValueError("whose key it is, such as 'Nifty <nifty@example.org>'")
     return value
 
 
@@ -189,23 +206,30 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "count": _whole(1, _MOST),
     "counts": _several(_whole(1, _MOST)),
     "disk": _size,
+    "downgrade": _truth,
     "dry": _truth,
     "file": _path,
     "firewall": _choice("nft", "firewalld"),
     "first": _whole(1, _MOST),
     "fix": _truth,
+    "fresh": _whole(1, 3650),
     "format": _choice("table", "json"),
     "from": _path,
     "image": _image,
     "jobs": _whole(1, 1024),
+    "keep": _whole(1, 1000),
+    "key": _path,
+    "keyring": _path,
     "listen": _address,
     "live": _truth,
     "mode": _choice("inetd", "forking", "socket", "off"),
     "name": _name,
     "names": _names,
+    "new": _truth,
     "offline": _truth,
     "on": _several(_choice("tmpfs", "ext4", "xfs", "btrfs")),
     "overwrite": _truth,
+    "owner": _owner,
     "parts": _several(_choice("build", "image", "deploy", "start")),
     "port": _whole(1, 65535),
     "prefix": _directory,
@@ -217,8 +241,11 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "start": _truth,
     "stop": _truth,
     "to": _path,
+    "trust": _choice("first"),
     "undo": _truth,
+    "unsigned": _truth,
     "users": _choice("private", "host"),
+    "years": _whole(1, 30),
     "yes": _truth,
 }
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 RECIPES = PROJECT / "recipes"
 ARTIFACTS = PROJECT / "artifacts"
+RELEASE = ARTIFACTS / "release"
 STORE = ARTIFACTS / "store"
 CACHE = ARTIFACTS / "cache"
 CODE = PROJECT / "pipeline"

@@ -256,3 +256,8 @@ def _code(*packages: str) -> list[str]:
 def inspect(settings: Settings) -> Task:
     """The binaries of the image, which is built first, or one ELF file."""
     return {**always("inspect")(settings), "task_dep": [] if settings.file else ["image"]}
+
+
+def publish(settings: Settings) -> Task:
+    """The release, of what is built first; whether it is there, the command itself finds out."""
+    return {**always("publish")(settings), "task_dep": ["image"]}

@@ -1,0 +1,40 @@
+"""`doit verify`: a release is looked at as a stranger does, check by check, without root."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.commands.tables import print_json, print_table
+from pipeline.errors import NiftyError, UsageError
+from pipeline.release import check
+from pipeline.trust import keyring
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+
+def run(settings: Settings) -> None:
+    """Print every check of the release in from=; raise NiftyError if one fails."""
+    if not settings.source:
+        raise UsageError("verify what?", hint="doit verify from=FOLDER keyring=FILE")
+    if not settings.keyring:
+        raise UsageError(
+            "signed by whom?",
+            hint="keyring=FILE, from the publisher and not from where the release is",
+        )
+    ring = keyring.load(Path(settings.keyring))
+    folder = Path(settings.source)
+    if not folder.is_dir():
+        raise NiftyError(f"{folder}: no such directory")
+    found = list(check.directory(folder, ring, now=datetime.now(UTC), fresh=settings.fresh))
+    if settings.format == "json":
+        print_json([asdict(one) for one in found])
+    else:
+        rows = [("ok" if one.is_right else "FAIL", one.name, one.found) for one in found]
+        print_table(("", "what", "found"), rows)
+    wrong = [one.name for one in found if not one.is_right]
+    if wrong:
+        raise NiftyError(f"{len(wrong)} of {len(found)} checks failed: use nothing of this")

@@ -1,0 +1,201 @@
+"""A release looked at as a stranger does: what is signed, by whom, and whether all of it is there.
+
+Nothing in the directory is trusted, the keyring least: that comes from the caller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline import files
+from pipeline.errors import NiftyError, shown, some
+from pipeline.image import archive, manifest
+from pipeline.release import names
+from pipeline.trust import memory, sums, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from pipeline.image.rootfs import Rootfs
+    from pipeline.trust.keyring import Keyring
+    from pipeline.trust.verify import Signed
+
+# Bytes of the largest file that is looked at; archives have a limit of their own besides.
+LARGEST = 1 << 30
+_INDEX_LIMIT = 1 << 20
+_ARCHIVES = ("tar.zst", "tar.xz")
+# what stands beside without a sum: it holds the sums, or signs them
+_APART = (sums.NAME, sums.SIGNATURE)
+
+
+class CheckError(NiftyError):
+    """A release that is not what it says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at, whether it is right, and what was found."""
+
+    name: str
+    is_right: bool
+    found: str
+
+
+def index(content: bytes) -> dict[str, dict[str, Any]]:
+    """What release.json says of each file. Raises CheckError."""
+    try:
+        table = json.loads(content)
+        listed = {entry["name"]: entry for entry in table["files"]}
+        known = table["format"] == 1 and all(type(one["size"]) is int for one in listed.values())
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        told = shown(str(error), most=100)
+        raise CheckError(f"{names.INDEX}: cannot be used: {told}") from error
+    if not known:
+        raise CheckError(f"{names.INDEX}: of another format than this program reads")
+    return listed
+
+
+def directory(
+    folder: Path, keyring: Keyring | None, *, now: datetime, fresh: int | None = None
+) -> Iterator[Check]:
+    """Each check of the release in *folder*, one after the other; without *keyring* none is signed.
+
+    With *fresh* a signature may be so many days old. Whatever depends on what is wrong is not
+    looked at.
+    """
+    try:
+        content = _read(folder / sums.NAME, sums.LIMIT)
+        listed = sums.read(content)
+    except NiftyError as error:
+        yield Check(name=sums.NAME, is_right=False, found=error.message)
+        return
+    yield Check(name=sums.NAME, is_right=True, found=f"{len(listed)} files")
+    if keyring is not None:
+        check, signed = _signature(folder, content, keyring, now)
+        yield check
+        if signed is not None and fresh is not None:
+            yield _said(
+                "fresh",
+                lambda: memory.check_fresh(signed.created, fresh, now, name=sums.NAME),
+                f"signed on {signed.created:%Y-%m-%d}",
+            )
+    whole = []
+    for name, digest in listed.items():
+        check = _file(folder / name, digest)
+        whole += [name] if check.is_right else []
+        yield check
+    yield _nothing_else(folder, listed)
+    if names.INDEX in whole:
+        yield _index(folder, listed)
+    yield from _images(folder, whole)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        return files.read(path, limit=limit)
+    except OSError as error:
+        raise CheckError(f"{path.name}: {error.strerror}") from error
+
+
+def _said(name: str, look: Callable[[], object], found: str) -> Check:
+    try:
+        look()
+    except NiftyError as error:
+        return Check(name=name, is_right=False, found=error.message)
+    return Check(name=name, is_right=True, found=found)
+
+
+def _signature(
+    folder: Path, content: bytes, keyring: Keyring, now: datetime
+) -> tuple[Check, Signed | None]:
+    try:
+        signature = _read(folder / sums.SIGNATURE, verify.LIMIT)
+        signed = verify.verify(content, signature, keyring, name=sums.NAME, now=now)
+    except NiftyError as error:
+        return Check(name=sums.SIGNATURE, is_right=False, found=error.message), None
+    found = f"{signed.certificate.title}, {signed.created:%Y-%m-%d %H:%M} UTC"
+    return Check(name=sums.SIGNATURE, is_right=True, found=found), signed
+
+
+def _file(path: Path, digest: str) -> Check:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST:
+                return Check(name=path.name, is_right=False, found=f"{size} bytes: too many")
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return Check(name=path.name, is_right=False, found=f"{error.strerror}")
+    if found != digest:
+        told = f"has the sha256 {found}, not {digest}"
+        return Check(name=path.name, is_right=False, found=told)
+    return Check(name=path.name, is_right=True, found=f"{size} bytes, sha256 {found}")
+
+
+def _nothing_else(folder: Path, listed: Mapping[str, str]) -> Check:
+    there = sorted(path.name for path in folder.iterdir() if path.is_file() or path.is_symlink())
+    other = [name for name in there if name not in listed and name not in _APART]
+    if other:
+        told = f"not in {sums.NAME}: {some(map(shown, other))}"
+        return Check(name="nothing else", is_right=False, found=told)
+    return Check(name="nothing else", is_right=True, found=f"all files are in {sums.NAME}")
+
+
+def _index(folder: Path, listed: Mapping[str, str]) -> Check:
+    def look() -> None:
+        said = index(_read(folder / names.INDEX, _INDEX_LIMIT))
+        wrong = [
+            name
+            for name, entry in said.items()
+            if entry.get("sha256") != listed.get(name)
+            or entry["size"] != (folder / name).stat().st_size
+        ]
+        unsaid = [name for name in listed if names.parse(name) and name not in said]
+        if wrong or unsaid:
+            raise CheckError(f"{names.INDEX}: not as the files: {some([*wrong, *unsaid])}")
+
+    try:
+        return _said(names.INDEX, look, "names, sizes and sums agree")
+    except OSError as error:
+        return Check(name=names.INDEX, is_right=False, found=f"{error.strerror}")
+
+
+def _images(folder: Path, whole: list[str]) -> Iterator[Check]:
+    """Each archive is an image, that of its manifest, and in both forms the same one."""
+    digests: dict[str, str] = {}
+    for name in whole:
+        named = names.parse(name)
+        if named is None or named.ending not in _ARCHIVES or not named.architecture:
+            continue
+        stem = name.removesuffix(f".{named.ending}")
+        try:
+            rootfs = archive.read(folder / name)
+            _agree(rootfs, named, folder / f"{stem}.json", name)
+            if digests.setdefault(stem, rootfs.digest) != rootfs.digest:
+                raise CheckError(f"{name}: another image than {stem}'s other archive")
+        except NiftyError as error:
+            told = error.message.replace(f"{folder}/", "")
+            yield Check(name=f"image {name}", is_right=False, found=told)
+        else:
+            yield Check(name=f"image {name}", is_right=True, found=f"digest {rootfs.digest}")
+
+
+def _agree(rootfs: Rootfs, named: names.Named, described: Path, name: str) -> None:
+    inside = manifest.read(rootfs, name=name)
+    says = (inside.name, inside.version, inside.needs.architecture)
+    if says != (named.image, named.version, named.architecture):
+        raise CheckError(f"{name}: its manifest says {shown(' '.join(says), most=100)}")
+    try:
+        beside = json.loads(_read(described, archive.DEFAULT_LIMITS.max_bytes))
+        same = beside["digest"] == rootfs.digest and beside["manifest"] == json.loads(inside.text())
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckError(f"{described.name}: cannot be used") from error
+    if not same:
+        raise CheckError(f"{name}: not the image that {described.name} describes")

@@ -1,0 +1,50 @@
+"""What the files of a release are called: names that systemd-sysupdate, importctl and Incus take.
+
+`nifty_2026.11_x86-64.tar.zst`: image, version, systemd's word for the architecture (not uname's;
+systemd.unit(5), ConditionArchitecture=), ending. No version holds a `_`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+INDEX = "release.json"
+KEYRING, ARMORED = "nifty-keyring.pgp", "nifty-keyring.asc"
+
+WORDS = {"x86_64": "x86-64", "aarch64": "arm64"}
+_UNAMES = {word: machine for machine, word in WORDS.items()}
+_NAME = re.compile(
+    r"(?P<image>[a-z][a-z0-9-]*)_(?P<version>[A-Za-z0-9][A-Za-z0-9.+~-]*)"
+    r"(?:_(?P<part>[a-z0-9-]+))?\.(?P<ending>[a-z][a-z0-9.]*)",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What a file's name says; *architecture* in uname's word, empty for what is for all."""
+
+    image: str
+    version: str
+    architecture: str
+    ending: str
+
+
+def name(image: str, version: str, architecture: str, ending: str) -> str:
+    """The name of a file: `name("nifty", "1", "x86_64", "json")` is `nifty_1_x86-64.json`."""
+    return f"{image}_{version}_{WORDS.get(architecture, architecture)}.{ending}"
+
+
+def parse(text: str) -> Named | None:
+    """What the name *text* says; None if it names no version of an image."""
+    found = _NAME.fullmatch(text)
+    if found is None:
+        return None
+    part = found["part"] or ""
+    return Named(
+        image=found["image"],
+        version=found["version"],
+        architecture=_UNAMES.get(part, ""),
+        ending=found["ending"],
+    )

@@ -1,0 +1,264 @@
+"""A release: one static directory, its sums, and one signature over them; whole at every moment.
+
+It is made in a directory beside, checked there as a stranger would, and takes the old one's place
+in one step. What was published under a version stays the same bytes for ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline import files, trees
+from pipeline.errors import NiftyError, ProblemsError
+from pipeline.release import check, names
+from pipeline.trust import keyring, memory, sums
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from pipeline.image.manifest import Manifest
+    from pipeline.release.keys import Signing
+
+_LIMIT = 256 << 20
+_EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
+_AT = -100  # AT_FDCWD
+
+
+class PublishError(ProblemsError):
+    """A release that cannot be made; the one before stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """An image as the build left it: *manifest*, *digest*, its tar's sha256, its three files."""
+
+    manifest: Manifest
+    digest: str
+    tar_sha256: str
+    contents: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A file of a release; *is_fixed*: one version of it has the same bytes for ever."""
+
+    name: str
+    content: bytes
+    is_fixed: bool = True
+
+
+def images(built: Iterable[Built]) -> Iterator[Item]:
+    """The archives and manifests of *built*, under the names of a release."""
+    for one in built:
+        about = one.manifest
+        for ending, content in one.contents.items():
+            called = names.name(about.name, about.version, about.needs.architecture, ending)
+            yield Item(name=called, content=content)
+
+
+# What is published of images: whoever has something to add, adds a function here.
+DOCUMENTS = (images,)
+
+
+def items(built: Sequence[Built]) -> list[Item]:
+    """Every file that *built* gives a release."""
+    return [item for document in DOCUMENTS for item in document(built)]
+
+
+def publish(
+    folder: Path,
+    new: Sequence[Item],
+    signing: Signing | None,
+    ring: bytes,
+    *,
+    keep: int,
+    now: datetime,
+    text: bytes = b"",
+) -> bool:
+    """Have *folder* be the release with *new* in it; no if it is already.
+
+    *ring* is the keyring to publish, binary, and *text* the same armored; *keep* is how many
+    versions of an image stay. Raises PublishError, with the release before untouched.
+    """
+    with _alone(folder):
+        _finish(folder)
+        old = _old(folder)
+        contents = _contents(new, old, folder, keep)
+        if ring:
+            contents |= {names.KEYRING: ring, names.ARMORED: text}
+        contents[names.INDEX] = _index(contents)
+        listed = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        told = sums.text(listed)
+        if _is_there(folder, told, signing, ring, now):
+            return False
+        beside = folder.with_name(f"{folder.name}.new")
+        _remove(beside)
+        beside.mkdir()
+        for name, content in contents.items():
+            files.write(beside / name, content)
+        files.write(beside / sums.NAME, told)
+        if signing is not None:
+            files.write(beside / sums.SIGNATURE, signing.sign(told))
+        _look(beside, ring if signing is not None else b"", now)
+        files.sync(beside)
+        _swap(beside, folder)
+        _remove(beside)
+        return True
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else publishes here meanwhile (flock(2))."""
+    lock = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _finish(folder: Path) -> None:
+    """What `_swap` was killed in, where it takes two steps."""
+    kept = folder.with_name(f"{folder.name}.old")
+    if kept.is_dir() and not folder.exists():
+        kept.rename(folder)
+    _remove(kept)
+
+
+def _old(folder: Path) -> dict[str, str]:
+    """The sums of the release that is there; none if none is."""
+    if not folder.exists():
+        return {}
+    try:
+        return sums.read(files.read(folder / sums.NAME, limit=sums.LIMIT))
+    except (OSError, NiftyError) as error:
+        told = error.strerror if isinstance(error, OSError) else str(error)
+        raise PublishError(
+            f"{folder}: no release that this program made:",
+            [f"{told}"],
+            hint=f"move it away: mv {folder} {folder}.away",
+        ) from error
+
+
+def _contents(
+    new: Sequence[Item], old: Mapping[str, str], folder: Path, keep: int
+) -> dict[str, bytes]:
+    """Every versioned file of the next release: *new*, and what stays of the *old* one."""
+    contents = {item.name: item.content for item in new}
+    problems = [
+        f"{item.name}: published with the sha256 {old[item.name]}, "
+        f"now {hashlib.sha256(item.content).hexdigest()}"
+        for item in new
+        if item.is_fixed
+        and item.name in old
+        and old[item.name] != hashlib.sha256(item.content).hexdigest()
+    ]
+    if problems:
+        raise PublishError(
+            "a version that is published is never changed:",
+            problems,
+            hint="give the image's recipe another version=",
+        )
+    for name in _staying([*contents, *old], keep) - contents.keys():
+        try:
+            content = files.read(folder / name, limit=_LIMIT)
+        except OSError as error:
+            problems.append(f"{name}: {error.strerror}")
+            continue
+        if hashlib.sha256(content).hexdigest() != old[name]:
+            problems.append(f"{name}: not the bytes that were published")
+        contents[name] = content
+    if problems:
+        raise PublishError(f"{folder}: the release that is there is damaged:", problems)
+    return contents
+
+
+def _staying(all_names: Iterable[str], keep: int) -> set[str]:
+    """Those of *all_names* that belong to the newest *keep* versions of their image."""
+    named = {name: found for name in all_names if (found := names.parse(name))}
+    versions: dict[str, set[str]] = {}
+    for one in named.values():
+        versions.setdefault(one.image, set()).add(one.version)
+    newest = {image: sorted(found, key=memory.order)[-keep:] for image, found in versions.items()}
+    return {name for name, one in named.items() if one.version in newest[one.image]}
+
+
+def _index(contents: Mapping[str, bytes]) -> bytes:
+    """release.json: what each versioned file is, so that a client knows what to expect."""
+    entries = []
+    for name, content in sorted(contents.items()):
+        if (named := names.parse(name)) is not None:
+            entries.append(
+                {
+                    "name": name,
+                    "image": named.image,
+                    "version": named.version,
+                    "architecture": named.architecture,
+                    "size": len(content),
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                }
+            )
+    return (json.dumps({"format": 1, "files": entries}, sort_keys=True, indent=1) + "\n").encode()
+
+
+def _is_there(
+    folder: Path, told: bytes, signing: Signing | None, ring: bytes, now: datetime
+) -> bool:
+    """Whether *folder* is that release already, whole and signed by a key that is good."""
+    if not files.holds(folder / sums.NAME, told):
+        return False
+    if signing is None and (folder / sums.SIGNATURE).exists():
+        return False
+    known = keyring.read(ring, name=names.KEYRING) if signing is not None else None
+    return all(one.is_right for one in check.directory(folder, known, now=now))
+
+
+def _look(beside: Path, ring: bytes, now: datetime) -> None:
+    """Check what is about to be published as a stranger does, with the published keyring."""
+    known = keyring.read(ring, name=names.KEYRING) if ring else None
+    wrong = [one for one in check.directory(beside, known, now=now) if not one.is_right]
+    if wrong:
+        raise PublishError(
+            "not published, since a stranger would refuse it:",
+            (f"{one.name}: {one.found}" for one in wrong),
+        )
+
+
+def _swap(beside: Path, folder: Path) -> None:
+    """*beside* takes *folder*'s place and the other way round, in one step if there is a way."""
+    if not folder.exists():
+        beside.rename(folder)
+    elif not _exchanged(beside, folder):
+        kept = folder.with_name(f"{folder.name}.old")
+        folder.rename(kept)
+        beside.rename(folder)
+        kept.rename(beside)
+    files.sync_folder(folder.parent)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether both have changed places (renameat2(2)); no where the file system cannot do that."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    if call(_AT, os.fsencode(one), _AT, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _remove(path: Path) -> None:
+    with trees.opened(path.parent) as parent:
+        trees.remove(parent, path.name)

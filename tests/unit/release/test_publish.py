@@ -1,0 +1,324 @@
+"""A release: whole at every moment, the same bytes for ever, and refused when it is not that."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import multiprocessing
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline import files
+from pipeline.image import archive
+from pipeline.release import check, keys, names, publish
+from pipeline.release.publish import Built, PublishError
+from pipeline.trust import keyring, sums
+from tests.support import signers
+from tests.support.host_image import make_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pipeline.release.check import Check
+
+NOW = signers.NOW
+SIGNER = signers.signer()
+SIGNING = keys.load("test", SIGNER.made.signing, {}, NOW)
+RING = keyring.read(SIGNER.certificate, name="ours")
+
+
+def built(version: str = "1", *, motd: bytes = b"") -> Built:
+    """An image as the build leaves it."""
+    from pipeline.image.rootfs import File  # noqa: PLC0415 (for these lines alone)
+
+    changed = [File(path="etc/motd", content=motd)] if motd else []
+    image = make_image(changed, version=version)
+    tar = archive.write_tar(image.rootfs, mtime=0)
+    table = {"digest": image.digest, "manifest": json.loads(image.manifest.text())}
+    return Built(
+        manifest=image.manifest,
+        digest=image.digest,
+        tar_sha256=hashlib.sha256(tar).hexdigest(),
+        contents={
+            "tar.zst": archive.write_zstd(tar),
+            "tar.xz": archive.write_xz(tar),
+            "json": json.dumps(table).encode(),
+        },
+    )
+
+
+FIRST, SECOND, THIRD = built("1"), built("2"), built("3")
+
+
+def put(
+    folder: Path, *several: Built, signing: keys.Signing | None = SIGNING, keep: int = 3
+) -> bool:
+    ring = b"" if signing is None else signing.certificate.binary
+    return publish.publish(
+        folder, publish.items(several), signing, ring, keep=keep, now=NOW,
+        text=keys.armored(ring) if ring else b"",
+    )  # fmt: skip
+
+
+def wrong(folder: Path, ring: keyring.Keyring | None = RING) -> list[Check]:
+    return [one for one in check.directory(folder, ring, now=NOW) if not one.is_right]
+
+
+def stem(version: str = "1") -> str:
+    return f"small_{version}_{names.WORDS[os.uname().machine]}"
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    folder = tmp_path / "release"
+    assert put(folder, FIRST)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_release_has_every_file_under_its_name(release: Path) -> None:
+    assert sorted(contents(release)) == [
+        *("SHA256SUMS", "SHA256SUMS.gpg", "nifty-keyring.asc", "nifty-keyring.pgp"),
+        *("release.json", f"{stem()}.json", f"{stem()}.tar.xz", f"{stem()}.tar.zst"),
+    ]
+    assert wrong(release) == []
+    listed = sums.read((release / "SHA256SUMS").read_bytes())
+    assert set(contents(release)) - set(listed) == {"SHA256SUMS", "SHA256SUMS.gpg"}
+    assert sorted(path.name for path in release.parent.iterdir()) == [".release.lock", "release"]
+
+
+def test_names_are_read_as_they_are_written() -> None:
+    called = names.name("nifty-gawk", "2026.11~rc1", "aarch64", "tar.zst")
+    assert called == "nifty-gawk_2026.11~rc1_arm64.tar.zst"
+    read = names.parse(called)
+    assert read == names.Named(
+        image="nifty-gawk", version="2026.11~rc1", architecture="aarch64", ending="tar.zst"
+    )
+    for other in ("release.json", "SHA256SUMS", "nifty-keyring.pgp", "nifty_1_x86-64_2.json", ""):
+        assert names.parse(other) is None
+
+
+def test_published_again_nothing_changes(release: Path) -> None:
+    before = contents(release)
+    assert not put(release, FIRST)
+    assert contents(release) == before
+
+
+def test_all_but_the_signature_are_the_same_bytes_elsewhere(release: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    put(other, FIRST)
+    mine, theirs = contents(release), contents(other)
+    assert mine.keys() == theirs.keys()
+    assert {name for name in mine if mine[name] != theirs[name]} <= {"SHA256SUMS.gpg"}
+
+
+def test_a_version_with_other_bytes_is_refused(release: Path) -> None:
+    before = contents(release)
+    with pytest.raises(PublishError, match="another version="):
+        put(release, built("1", motd=b"other\n"))
+    assert contents(release) == before
+
+
+def test_older_versions_stay_but_not_for_ever(release: Path) -> None:
+    put(release, SECOND)
+    assert {stem("1") + ".json", stem("2") + ".json"} <= contents(release).keys()
+    assert wrong(release) == []
+    put(release, THIRD, keep=2)
+    there = {name for name in contents(release) if name.endswith("_x86-64.json")}
+    assert there == {f"{stem('2')}.json", f"{stem('3')}.json"}
+    assert wrong(release) == []
+
+
+def test_a_damaged_release_is_not_signed_again(release: Path) -> None:
+    path = release / f"{stem()}.tar.xz"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(PublishError, match="not the bytes that were published"):
+        put(release, SECOND)
+
+
+def test_a_lost_file_of_the_same_version_is_put_back(release: Path) -> None:
+    (release / f"{stem()}.tar.xz").unlink()
+    assert put(release, FIRST)
+    assert wrong(release) == []
+
+
+def test_a_new_key_signs_again(release: Path) -> None:
+    other = signers.signer("Other <o@example.org>")
+    signing = keys.load("test", other.made.signing, {}, NOW)
+    assert put(release, FIRST, signing=signing)
+    assert wrong(release, keyring.read(other.certificate, name="k")) == []
+    assert [one.name for one in wrong(release)] == ["SHA256SUMS.gpg"]
+
+
+def test_unsigned_means_no_signature(tmp_path: Path, release: Path) -> None:
+    assert put(release, FIRST, signing=None)
+    assert "SHA256SUMS.gpg" not in contents(release)
+    assert wrong(release, None) == []
+    assert not put(release, FIRST, signing=None)
+    assert [one.name for one in wrong(release)] == ["SHA256SUMS.gpg"]
+
+
+def test_what_a_stranger_would_refuse_is_not_published(release: Path) -> None:
+    before = contents(release)
+    mixed = Built(
+        manifest=SECOND.manifest, digest=SECOND.digest, tar_sha256=SECOND.tar_sha256,
+        contents={**SECOND.contents, "tar.xz": THIRD.contents["tar.xz"]},
+    )  # fmt: skip
+    with pytest.raises(PublishError, match="a stranger would refuse it"):
+        put(release, mixed)
+    assert contents(release) == before
+    assert put(release, SECOND)
+    assert sorted(path.name for path in release.parent.iterdir()) == [".release.lock", "release"]
+
+
+def test_what_is_no_release_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    (folder / "mine").write_text("precious")
+    with pytest.raises(PublishError, match="mv "):
+        put(folder, FIRST)
+    assert (folder / "mine").read_text() == "precious"
+
+
+# ----- killed
+
+
+def _until(folder: Path, stop: int) -> None:
+    """Publishes SECOND, and is gone at step number *stop*."""
+    left = [stop]
+
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def step(*args: object, **kwargs: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                os._exit(9)
+            return function(*args, **kwargs)
+
+        return step
+
+    for module, name in (
+        (files, "write"), (files, "sync"), (files, "sync_folder"),
+        (publish, "_exchanged"), (publish, "_remove"), (publish, "_look"),
+    ):  # fmt: skip
+        setattr(module, name, counted(getattr(module, name)))
+    put(folder, SECOND)
+    os._exit(0)
+
+
+def test_killed_at_any_step_a_whole_release_stays(release: Path) -> None:
+    before = contents(release)
+    fork = multiprocessing.get_context("fork")
+    codes: list[int | None] = []
+    while 0 not in codes:
+        process = fork.Process(target=_until, args=(release, len(codes)))
+        process.start()
+        process.join()
+        codes.append(process.exitcode)
+        assert wrong(release) == []
+        if stem("2") + ".json" not in contents(release):
+            assert contents(release) == before
+        assert len(codes) < 40
+    assert len(codes) > 12
+    assert stem("2") + ".json" in contents(release)
+
+
+def test_without_an_exchange_two_renames_are_finished_later(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
+    assert put(release, SECOND)
+    assert wrong(release) == []
+    release.rename(release.with_name("release.old"))  # killed between the two
+    assert not put(release, SECOND)
+    assert sorted(path.name for path in release.parent.iterdir()) == [".release.lock", "release"]
+
+
+def test_a_full_disk_leaves_the_release_before(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(release)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        put(release, SECOND)
+    assert contents(release) == before
+
+
+# ----- what a stranger sees
+
+
+@pytest.mark.parametrize("name", sorted({"SHA256SUMS", "SHA256SUMS.gpg", "release.json",
+    "nifty-keyring.pgp", "nifty-keyring.asc", f"{stem()}.json", f"{stem()}.tar.xz",
+    f"{stem()}.tar.zst"}))  # fmt: skip
+@pytest.mark.parametrize("where", [0.0, 0.5, 0.99])
+def test_one_byte_changed_in_any_file_is_found(release: Path, name: str, where: float) -> None:
+    path = release / name
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * where)] ^= 1
+    path.write_bytes(content)
+    assert wrong(release)
+
+
+def test_anothers_signature_and_anothers_sums_are_found(release: Path, tmp_path: Path) -> None:
+    told = (release / "SHA256SUMS").read_bytes()
+    mallory = signers.signer("Mallory <m@example.org>")
+    (release / "SHA256SUMS.gpg").write_bytes(mallory.sign(told))
+    (found,) = wrong(release)
+    assert "which ours does not hold" in found.found
+    other = tmp_path / "other"
+    put(other, SECOND)
+    for name in ("SHA256SUMS", "SHA256SUMS.gpg"):
+        (release / name).write_bytes((other / name).read_bytes())
+    found_names = {one.name for one in wrong(release)}
+    assert f"{stem('2')}.tar.zst" in found_names
+    assert "nothing else" in found_names
+
+
+def test_a_signature_may_be_asked_to_be_fresh(release: Path) -> None:
+    from datetime import timedelta  # noqa: PLC0415 (for these lines alone)
+
+    late = NOW + timedelta(days=10)
+    found = {one.name: one for one in check.directory(release, RING, now=late, fresh=5)}
+    assert not found["fresh"].is_right
+    assert found["SHA256SUMS.gpg"].is_right
+    found = {one.name: one for one in check.directory(release, RING, now=late, fresh=20)}
+    assert found["fresh"].is_right
+
+
+def test_links_pipes_and_strange_files_are_not_followed(release: Path, tmp_path: Path) -> None:
+    path = release / f"{stem()}.tar.xz"
+    (tmp_path / "same").write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(tmp_path / "same")
+    assert [one.name for one in wrong(release)] == [path.name]
+    path.unlink()
+    os.mkfifo(path)
+    assert path.name in [one.name for one in wrong(release)]
+    (release / "evil\x1b[2J").write_text("")
+    assert any("evil\\x1b[2J" in one.found for one in wrong(release))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"format":2,"files":[]}',
+        b'{"files":[{"name":1}],"format":1}',
+        b"[" * 100_000,
+    ],
+)
+def test_an_index_that_is_none_is_an_error_of_its_own(content: bytes) -> None:
+    with pytest.raises(check.CheckError):
+        check.index(content)
