@@ -49,7 +49,7 @@ def run(settings: Settings) -> None:
                 terminal.lines(f"{row.name}: {row.found}; {row.todo}")
     failed = [row for row in rows if row.status is Status.FAIL]
     hint = found.asked.command if any(row.fixable for row in failed) and not settings.fix else None
-    told_last = f"{len(failed)} of {len(rows)} would fail for {found.asked.asked}"
+    told_last = f"{len(failed)} of {len(rows)} would fail for {found.asked.words}"
     if left:
         raise ProblemsError("this host does not let all be mended:", [*left, told_last])
     if failed:

@@ -30,11 +30,11 @@ ABOVE_COPY = f'mount --bind {COPY} /proc/sys; exec "$@"'
 
 DOCTOR = """import json, sys
 from pipeline.host.doctor import limits, probe, remedy, rows
-wanted = rows.Wanted(count=1000, registered=1000)
+asked = rows.Asked(count=1000, registered=1000)
 if sys.argv[1] == "check":
-    print(limits.as_json(limits.check(wanted, probe.read())))
+    print(limits.as_json(limits.check(asked, probe.read())))
 else:
-    print(json.dumps(remedy.fix(wanted).done if sys.argv[1] == "fix" else remedy.undo()))
+    print(json.dumps(remedy.fix(asked).done if sys.argv[1] == "fix" else remedy.undo()))
 """
 
 # Opens connections to the system bus until it refuses one; the bus counts them from Hello on.

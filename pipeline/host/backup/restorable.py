@@ -18,7 +18,7 @@ from pipeline.host.state import records
 from pipeline.host.state.records import Runner, Users
 from pipeline.host.units import unit_files
 from pipeline.host.units.runner import Launch
-from pipeline.host.units.runners import RUNNERS
+from pipeline.host.units.runners import RUNNERS, dearest
 from pipeline.host.wanted import Target, Wanted
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _claims(
     return tuple(claims), tuple(odd), sorted(placed, key=lambda one: records.order(one.suffix))
 
 
-def _asked(case: _Case, make: Sequence[Instance], needed: Sequence[Image]) -> rows.Wanted:
+def _asked(case: _Case, make: Sequence[Instance], needed: Sequence[Image]) -> rows.Asked:
     """What `limits` is to answer, as `plan.ask` puts it for a deploy."""
     claims, odd, placed = _claims(case, make)
     case.placed = placed
@@ -231,11 +231,11 @@ def _asked(case: _Case, make: Sequence[Instance], needed: Sequence[Image]) -> ro
     there = [one for one in kept if one.name in running]
     every = (*placed, *there)
     kinds = {one.runner for one in every} or {Runner.NSPAWN}
-    return rows.Wanted(
+    return rows.Asked(
         count=len(running | {claim.name for claim in claims}),
         claims=claims,
         prefix=case.layout.prefix,
-        runner=max(kinds, key=lambda kind: RUNNERS[kind].cost.memory),
+        runner=dearest(kinds),
         users=Users.PRIVATE if any(one.users is Users.PRIVATE for one in every) else Users.HOST,
         registered=sum(one.register and RUNNERS[one.runner].cost.is_registrable for one in every),
         running=len(running),
@@ -262,7 +262,7 @@ def _needs(case: _Case, make: Sequence[Instance], needed: Sequence[Image]) -> Ne
     )
 
 
-def _examined(case: _Case, make: Sequence[Instance], asked: rows.Wanted, stage: Stage) -> None:
+def _examined(case: _Case, make: Sequence[Instance], asked: rows.Asked, stage: Stage) -> None:
     """Add what this host lacks, by the checks that deploy and start have."""
     host = probe.read(prefix=case.layout.prefix)
     found = limits.check(asked, host)

@@ -38,11 +38,11 @@ def unbounded(wanted: Wanted, known: dict[str, Instance], facts: Facts) -> list[
     return [one for one in found if one and not one.disk and one.name in facts.roots]
 
 
-def row(wanted: rows.Wanted, facts: PrefixFacts) -> Row:
+def row(asked: rows.Asked, facts: PrefixFacts) -> Row:
     """Whether the disks of instances can be bounded there, and whether that was asked for."""
-    problems = tuple(_problems(wanted, facts))
-    notes = () if problems else tuple(_notes(wanted, facts.quota))
-    is_asked = wanted.disk or any(claim.disk for claim in wanted.claims)
+    problems = tuple(_problems(asked, facts))
+    notes = () if problems else tuple(_notes(asked, facts.quota))
+    is_asked = asked.disk or any(claim.disk for claim in asked.claims)
     means = facts.quota.means
     return Row(
         name=f"bound on each disk below {facts.path}",
@@ -56,9 +56,9 @@ def row(wanted: rows.Wanted, facts: PrefixFacts) -> Row:
     )
 
 
-def _problems(wanted: rows.Wanted, facts: PrefixFacts) -> Iterator[str]:
-    new = [claim for claim in wanted.claims if claim.is_new and claim.disk]
-    sizes = {claim.disk for claim in new} | ({wanted.disk} if wanted.disk else set())
+def _problems(asked: rows.Asked, facts: PrefixFacts) -> Iterator[str]:
+    new = [claim for claim in asked.claims if claim.is_new and claim.disk]
+    sizes = {claim.disk for claim in new} | ({asked.disk} if asked.disk else set())
     if not sizes:
         return
     if facts.quota.means is None:
@@ -67,8 +67,8 @@ def _problems(wanted: rows.Wanted, facts: PrefixFacts) -> Iterator[str]:
         # only a user namespace keeps root from giving files another project
         yield "disk= with users=host: root inside could lift the bound; leave out one of them"
     least = max(
-        wanted.needs.bytes_each(facts.block, facts.directory, beside=0),
-        wanted.needs.inodes_each(beside=0) * BYTES_AN_INODE,
+        asked.needs.bytes_each(facts.block, facts.directory, beside=0),
+        asked.needs.inodes_each(beside=0) * BYTES_AN_INODE,
     )
     for size in sorted(size for size in sizes if size < least):
         yield (
@@ -77,11 +77,11 @@ def _problems(wanted: rows.Wanted, facts: PrefixFacts) -> Iterator[str]:
         )
 
 
-def _notes(wanted: rows.Wanted, ability: Ability) -> Iterator[str]:
-    bounded = [claim.name for claim in wanted.claims if claim.disk]
+def _notes(asked: rows.Asked, ability: Ability) -> Iterator[str]:
+    bounded = [claim.name for claim in asked.claims if claim.disk]
     if ability.means is None and bounded:
         yield f"{_some(bounded)} can outgrow disk=, {ability.lacking}: {ability.todo}"
-    if ability.means is Means.QGROUP and (bounded or wanted.disk):
+    if ability.means is Means.QGROUP and (bounded or asked.disk):
         yield (
             "disk= on btrfs holds back no hostile root, whose own subvolumes are not counted; "
             "against such choose a prefix= on ext4 or xfs"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.errors import some
-from pipeline.host.doctor.rows import Row, Stage, Status, Wanted, unreadable
+from pipeline.host.doctor.rows import Asked, Row, Stage, Status, unreadable
 from pipeline.host.state.records import FIRST_BASE, LAST_SLOT, RANGE, Users, base_of
 from pipeline.host.units import sockets
 
@@ -38,26 +38,26 @@ KNOWN_PORTS = (
 )
 
 
-def claim_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
+def claim_rows(asked: Asked, site: Site) -> Iterator[Row]:
     """Names, ports and user numbers: there are such, nobody has them, nobody will want them."""
     yield Row(
         name="instances",
-        found=f"{len(wanted.odd)} impossible" if wanted.odd else wanted.asked,
+        found=f"{len(asked.odd)} impossible" if asked.odd else asked.words,
         needed="names and ports that can be",
-        status=Status.FAIL if wanted.odd else Status.OK,
+        status=Status.FAIL if asked.odd else Status.OK,
         why="they cannot be deployed so",
-        todo="; ".join(wanted.odd),
+        todo="; ".join(asked.odd),
         stage=Stage.DEPLOY,
-        detail=wanted.odd,
+        detail=asked.odd,
     )
-    if wanted.claims:
-        yield from _port_rows(wanted, site)
-        yield from _user_rows(wanted, site)
+    if asked.claims:
+        yield from _port_rows(asked, site)
+        yield from _user_rows(asked, site)
 
 
-def _port_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
-    ports = [claim.port for claim in wanted.claims]
-    new = wanted.new
+def _port_rows(asked: Asked, site: Site) -> Iterator[Row]:
+    ports = [claim.port for claim in asked.claims]
+    new = asked.new
     beyond = [claim for claim in new if not 1 <= claim.port <= LAST_PORT]
     yield _row(
         "TCP ports",
@@ -68,7 +68,7 @@ def _port_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
         todo="fewer instances, or a lower first= or port=",
         detail=[f"{one.name}: port {one.port} is outside 1-65535" for one in beyond],
     )
-    given = tuple(_given(new, wanted.kept_ports))
+    given = tuple(_given(new, asked.kept_ports))
     yield _row(
         "TCP ports of others",
         found=some(claim.port for claim, _ in given),
@@ -77,7 +77,7 @@ def _port_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
         todo="choose port= or first=",
         detail=[f"{one.name}: port {one.port} is given to {whose}" for one, whose in given],
     )
-    yield _taken(wanted, {claim for claim, _ in given}, site)
+    yield _taken(asked, {claim for claim, _ in given}, site)
     low = [port for port in sorted(ports) if 1 <= port < site.open_ports]
     yield _row(
         "TCP ports for root",
@@ -122,18 +122,18 @@ def _given(new: Iterable[Claim], kept: Mapping[int, str]) -> Iterator[tuple[Clai
             yield claim, whose
 
 
-def _taken(wanted: Wanted, given: set[Claim], site: Site) -> Row:
+def _taken(asked: Asked, given: set[Claim], site: Site) -> Row:
     """Who listens on a port of those to come, or, not being it, of one that is there."""
     name, why = "TCP ports taken", "the instance's SSH server cannot listen"
     if site.listening is None:
         return unreadable(name, "none", why, stage=Stage.DEPLOY)
     taken = {}
-    for claim in wanted.claims:
+    for claim in asked.claims:
         owners = site.listening.get(claim.port, frozenset())
         if not claim.is_new:
             owners = frozenset(sockets.foreign(owners, base_of(claim.slot, claim.users)))
         if owners and claim not in given:
-            whose = ", ".join(sockets.holder(one, wanted.kept_slots) for one in sorted(owners))
+            whose = ", ".join(sockets.holder(one, asked.kept_slots) for one in sorted(owners))
             taken[claim] = f"{claim.name}: port {claim.port} is taken by {whose} (ss -ltnp)"
     return replace(
         _row(
@@ -199,19 +199,19 @@ def _ephemeral(ports: Iterable[int], new: Iterable[Claim], site: Site) -> Row:
     )
 
 
-def _user_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
-    slots = {one.slot: one for one in wanted.claims if one.users is Users.PRIVATE}
+def _user_rows(asked: Asked, site: Site) -> Iterator[Row]:
+    slots = {one.slot: one for one in asked.claims if one.users is Users.PRIVATE}
     if not slots:
         return
     last = FIRST_BASE + RANGE * (LAST_SLOT + 1) - 1
     ends = f"user ranges end with number {LAST_SLOT} (or users=host)"
     problems = []
-    for claim in wanted.new:
+    for claim in asked.new:
         if claim.users is not Users.PRIVATE:
             continue
         if claim.slot > LAST_SLOT:
             problems.append(f"{claim.name}: {ends}")
-        elif (whose := wanted.kept_slots.get(claim.slot, claim.name)) != claim.name:
+        elif (whose := asked.kept_slots.get(claim.slot, claim.name)) != claim.name:
             problems.append(f"{claim.name}: its user range is held by {whose}")
     yield _row(
         "user numbers",

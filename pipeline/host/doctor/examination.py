@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Examination:
     """What was *asked* of this host, and a row for each thing looked at."""
 
-    asked: rows.Wanted
+    asked: rows.Asked
     rows: tuple[Row, ...]
 
     def refuse(self, stage: Stage) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import distribution
 from pipeline.host.doctor import bounds
-from pipeline.host.doctor.rows import Row, Stage, Status, Wanted, unreadable
+from pipeline.host.doctor.rows import Asked, Row, Stage, Status, unreadable
 from pipeline.host.roots.quota import MIB
 from pipeline.host.state.records import Users
 from pipeline.host.units.runners import RUNNERS
@@ -27,7 +27,7 @@ UNFIT = frozenset(
 ELSEWHERE = "choose another prefix="
 
 
-def system_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
+def system_rows(asked: Asked, host: Host) -> Iterator[Row]:
     """The kernel and systemd: there, new enough, with what the runner needs."""
     yield _truth(
         "systemd as PID 1",
@@ -37,7 +37,7 @@ def system_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
         stage=Stage.DEPLOY,
     )
     yield _version(host)
-    for need in RUNNERS[wanted.runner].needs:
+    for need in RUNNERS[asked.runner].needs:
         yield _truth(
             need.program,
             is_so=need.program in host.programs,
@@ -47,10 +47,10 @@ def system_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
         )
     yield _truth(
         "user namespaces",
-        is_so=host.has_user_namespaces or wanted.users is Users.HOST,
+        is_so=host.has_user_namespaces or asked.users is Users.HOST,
         why="root inside an instance would be root of the host: it does not start",
         todo="use a kernel with CONFIG_USER_NS=y, or users=host where instances are trusted",
-        needed="yes" if wanted.users is Users.PRIVATE else "any",
+        needed="yes" if asked.users is Users.PRIVATE else "any",
     )
     yield _cgroup(host)
     yield _audit(host)
@@ -66,18 +66,18 @@ def system_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
     )
 
 
-def prefix_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
+def prefix_rows(asked: Asked, site: Site) -> Iterator[Row]:
     """The file system below the prefix, and room for what is wanted on it."""
     facts = site.prefix
     yield _prefix(facts)
     if not facts.exists:
         return
-    many = len(wanted.new)
-    once = 0 if wanted.is_stored or not many else 1
+    many = len(asked.new)
+    once = 0 if asked.is_stored or not many else 1
     # the state, and what its unit reads
-    beside = 2 + RUNNERS[wanted.runner].has_mounts
-    each = wanted.needs.bytes_each(facts.block, facts.directory, beside=beside)
-    needed = many * each + once * wanted.needs.once
+    beside = 2 + RUNNERS[asked.runner].has_mounts
+    each = asked.needs.bytes_each(facts.block, facts.directory, beside=beside)
+    needed = many * each + once * asked.needs.once
     yield _room(
         f"free disk on {facts.path}",
         found=facts.free_bytes,
@@ -87,14 +87,14 @@ def prefix_rows(wanted: Wanted, site: Site) -> Iterator[Row]:
         detail=f"not enough disk: {many} instances take {_mib(needed)}, "
         f"{_mib(facts.free_bytes)} are free",
     )
-    inodes = many * wanted.needs.inodes_each(beside=beside) + once * wanted.needs.once_inodes
+    inodes = many * asked.needs.inodes_each(beside=beside) + once * asked.needs.once_inodes
     yield _inodes(inodes, many, facts)
-    yield bounds.row(wanted, facts)
+    yield bounds.row(asked, facts)
 
 
-def memory_row(wanted: Wanted, host: Host) -> Row:
+def memory_row(asked: Asked, host: Host) -> Row:
     """Room in memory for those that are to be started."""
-    needed = wanted.to_start * wanted.bytes_running
+    needed = asked.to_start * asked.bytes_running
     if host.memory is None:
         return unreadable("free memory", _size(needed), "instances are killed for want of memory")
     return _room(

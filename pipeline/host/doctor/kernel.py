@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.host.doctor.probe import UNLIMITED
-from pipeline.host.doctor.rows import Row, Stage, Status, Wanted, unreadable
+from pipeline.host.doctor.rows import Asked, Row, Stage, Status, unreadable
 from pipeline.host.state.records import Users
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pipeline.host.doctor.probe import Host
 
-    Need = Callable[[Wanted, Host], int]
+    Need = Callable[[Asked, Host], int]
 
 # What an instance may have while somebody works in it: its own tasks, a login, a pipe or two.
 TASKS_IN_USE = 8
@@ -34,27 +34,27 @@ class Limit:
 
     key: str
     should: Need
-    must: Need = lambda _wanted, _host: 0
+    must: Need = lambda _asked, _host: 0
     why: str
     target: int = 0
     ceiling: int = UNLIMITED
 
 
-def _tasks_must(wanted: Wanted, host: Host) -> int:
+def _tasks_must(asked: Asked, host: Host) -> int:
     # 2048: launchers on their way and servers asked for their banners, all at the same time
-    return (host.threads or 0) + wanted.to_start * wanted.tasks + 2048
+    return (host.threads or 0) + asked.to_start * asked.tasks + 2048
 
 
-def _tasks_should(wanted: Wanted, host: Host) -> int:
+def _tasks_should(asked: Asked, host: Host) -> int:
     # the slice may use three quarters of what there is (see remedy): they must be enough, too
-    in_slice = -(-wanted.count * TASKS_IN_USE * 4 // 3)
-    return max((host.threads or 0) + wanted.to_start * TASKS_IN_USE + 1024, in_slice)
+    in_slice = -(-asked.count * TASKS_IN_USE * 4 // 3)
+    return max((host.threads or 0) + asked.to_start * TASKS_IN_USE + 1024, in_slice)
 
 
-def _terminals(wanted: Wanted, host: Host) -> int:
+def _terminals(asked: Asked, host: Host) -> int:
     # what other instances of devpts may use ends at max - reserve (fs/devpts/inode.c)
     taken = host.sysctls.get("kernel.pty.nr", 0) + host.sysctls.get("kernel.pty.reserve", 1024)
-    return taken + wanted.count
+    return taken + asked.count
 
 
 def _namespaces(kind: str) -> Limit:
@@ -62,21 +62,21 @@ def _namespaces(kind: str) -> Limit:
     return Limit(
         key=f"user.max_{kind}_namespaces",
         # one while it is set up, one that stays
-        must=lambda wanted, _host: 2 * wanted.count if _is_used(kind, wanted) else 0,
-        should=lambda wanted, _host: 2 * wanted.count + 256 if _is_used(kind, wanted) else 0,
+        must=lambda asked, _host: 2 * asked.count if _is_used(kind, asked) else 0,
+        should=lambda asked, _host: 2 * asked.count + 256 if _is_used(kind, asked) else 0,
         why=f"an instance without a {name} of its own does not start: 'No space left on device'",
     )
 
 
-def _is_used(kind: str, wanted: Wanted) -> bool:
+def _is_used(kind: str, asked: Asked) -> bool:
     if kind == "user":
-        return wanted.users is Users.PRIVATE
-    return kind in wanted.cost.namespaces
+        return asked.users is Users.PRIVATE
+    return kind in asked.cost.namespaces
 
 
-def _keys(wanted: Wanted, usual: int, each: int) -> int:
+def _keys(asked: Asked, usual: int, each: int) -> int:
     # the quota counts by user number on the host: a range of its own is a quota of its own
-    return usual if wanted.users is Users.PRIVATE else each * wanted.count
+    return usual if asked.users is Users.PRIVATE else each * asked.count
 
 
 LIMITS: tuple[Limit, ...] = (
@@ -102,60 +102,60 @@ LIMITS: tuple[Limit, ...] = (
     ),
     Limit(
         key="kernel.keys.maxkeys",
-        should=lambda wanted, _host: _keys(wanted, 200, 2),
+        should=lambda asked, _host: _keys(asked, 200, 2),
         why="programs that keep keys in the kernel fail with 'Disk quota exceeded'",
         target=2000,
     ),
     Limit(
         key="kernel.keys.maxbytes",
-        should=lambda wanted, _host: _keys(wanted, 20000, 2000),
+        should=lambda asked, _host: _keys(asked, 20000, 2000),
         why="programs that keep keys in the kernel fail with 'Disk quota exceeded'",
         target=2_000_000,
     ),
     Limit(
         key="kernel.keys.root_maxkeys",
         # KeyringMode=private: systemd makes a session keyring for every service
-        must=lambda wanted, _host: 2 * wanted.count,
-        should=lambda wanted, _host: 2 * wanted.count + 256,
+        must=lambda asked, _host: 2 * asked.count,
+        should=lambda asked, _host: 2 * asked.count + 256,
         why="systemd cannot set up a service's keyring: status=237/KEYRING",
         target=1_000_000,
     ),
     Limit(
         key="fs.inotify.max_user_instances",
-        should=lambda wanted, _host: wanted.count + 128,
+        should=lambda asked, _host: asked.count + 128,
         why="programs that watch files fail with 'Too many open files', on the host as well",
         target=8192,
     ),
     Limit(
         key="fs.inotify.max_user_watches",
         # systemd watches two files of every unit's control group
-        must=lambda wanted, _host: 2 * wanted.count + 512,
-        should=lambda wanted, _host: 2 * wanted.count + 4096,
+        must=lambda asked, _host: 2 * asked.count + 512,
+        should=lambda asked, _host: 2 * asked.count + 4096,
         why="systemd does not see an instance end: stopping waits for its time limit",
         target=1_048_576,
     ),
     Limit(
         key="fs.inotify.max_queued_events",
-        should=lambda wanted, _host: 8 * wanted.count + 4096,
+        should=lambda asked, _host: 8 * asked.count + 4096,
         why="when all stop at once systemd misses some: they stay 'deactivating' for long",
         target=1_048_576,
     ),
     Limit(
         key="fs.mount-max",
-        must=lambda _wanted, host: (host.mounts or 0) + 64,
-        should=lambda _wanted, host: (host.mounts or 0) + 1024,
+        must=lambda _asked, host: (host.mounts or 0) + 64,
+        should=lambda _asked, host: (host.mounts or 0) + 1024,
         why="an instance begins with a copy of the host's mounts: 'No space left on device'",
         target=100_000,
     ),
     Limit(
         key="fs.file-max",
-        must=lambda wanted, host: (host.files_open or 0) + 64 * wanted.to_start,
-        should=lambda wanted, host: (host.files_open or 0) + 128 * wanted.to_start + 8192,
+        must=lambda asked, host: (host.files_open or 0) + 64 * asked.to_start,
+        should=lambda asked, host: (host.files_open or 0) + 128 * asked.to_start + 8192,
         why="'Too many open files in system', for every process of the host",
     ),
     Limit(
         key="fs.nr_open",
-        should=lambda wanted, _host: 8 * wanted.count + 4096,
+        should=lambda asked, _host: 8 * asked.count + 4096,
         why="systemd and its journal hold files for every service: 'Too many open files'",
         target=1_048_576,
     ),
@@ -163,10 +163,10 @@ LIMITS: tuple[Limit, ...] = (
 )
 
 
-def kernel_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
+def kernel_rows(asked: Asked, host: Host) -> Iterator[Row]:
     """One row for each of LIMITS, the mounts there are, and the neighbour table."""
     for limit in LIMITS:
-        yield _limit_row(limit, wanted, host)
+        yield _limit_row(limit, asked, host)
     yield _mounts_row(host)
     neighbours = host.sysctls.get(NEIGHBOURS)
     yield Row(
@@ -178,7 +178,7 @@ def kernel_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
     )
 
 
-def systemd_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
+def systemd_rows(asked: Asked, host: Host) -> Iterator[Row]:
     """Task limits of units; none where systemd does not run, which is another row's business."""
     if not host.is_systemd:
         return
@@ -190,44 +190,44 @@ def systemd_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
             needed="a limit below the host's",
             status=Status.WARN,
             why="a fork bomb in one instance takes the host's last process number",
-            todo=f"{wanted.command} (sets 75%)",
+            todo=f"{asked.command} (sets 75%)",
             fixable=True,
         )
     else:
         yield numbered(
             name="TasksMax of nifty.slice",
             found=host.slice_tasks,
-            must=wanted.count * wanted.tasks,
-            should=wanted.count * TASKS_IN_USE,
+            must=asked.count * asked.tasks,
+            should=asked.count * TASKS_IN_USE,
             why=slice_why,
-            todo=f"{wanted.command} (sets 75%)",
+            todo=f"{asked.command} (sets 75%)",
             fixable=True,
         )
     yield numbered(
         name="systemd DefaultTasksMax",
         found=host.default_tasks,
-        must=wanted.tasks,
+        must=asked.tasks,
         should=TASKS_IN_USE,
         why="an instance cannot fork: 'fork rejected by pids controller'",
         todo="raise DefaultTasksMax= in /etc/systemd/system.conf",
     )
 
 
-def bus_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
+def bus_rows(asked: Asked, host: Host) -> Iterator[Row]:
     """Limits of the system bus, which only registered nspawn instances have to do with."""
-    if not wanted.registered:
+    if not asked.registered:
         return
-    name, needed = "D-Bus max_connections_per_user", wanted.registered + 256
+    name, needed = "D-Bus max_connections_per_user", asked.registered + 256
     why = "each registered nspawn holds a connection: at about 253 instances starting stops"
     if host.bus is None:
         yield unreadable(name, str(needed), why)
         return
-    todo = f"{wanted.command} (sets {needed})"
+    todo = f"{asked.command} (sets {needed})"
     if host.bus.is_broker:
         # dbus-broker counts no connections; it multiplies its quotas by this, when it starts
         why = "dbus-broker's quotas of one user grow with this: beyond them it cuts connections"
         todo += ", then boot: dbus-broker reads it at its start only"
-    must = 0 if host.bus.is_broker else wanted.registered + 32
+    must = 0 if host.bus.is_broker else asked.registered + 32
     yield numbered(
         name=name,
         found=host.bus.per_user,
@@ -241,10 +241,10 @@ def bus_rows(wanted: Wanted, host: Host) -> Iterator[Row]:
         yield numbered(
             name="D-Bus max_completed_connections",
             found=host.bus.completed,
-            must=wanted.registered + 64,
-            should=wanted.registered + 512,
+            must=asked.registered + 64,
+            should=asked.registered + 512,
             why="the bus takes no further connection from anybody",
-            todo=f"{wanted.command} (sets {wanted.registered + 512})",
+            todo=f"{asked.command} (sets {asked.registered + 512})",
             fixable=True,
         )
 
@@ -277,15 +277,15 @@ def numbered(
     )
 
 
-def _limit_row(limit: Limit, wanted: Wanted, host: Host) -> Row:
-    should = limit.should(wanted, host)
+def _limit_row(limit: Limit, asked: Asked, host: Host) -> Row:
+    should = limit.should(asked, host)
     possible = should <= limit.ceiling
-    fix = f"{wanted.command} (sets {max(limit.target, should)})"
+    fix = f"{asked.command} (sets {max(limit.target, should)})"
     never = f"fewer instances: no kernel allows more than {limit.ceiling}"
     return numbered(
         name=limit.key,
         found=host.sysctls.get(limit.key),
-        must=limit.must(wanted, host),
+        must=limit.must(asked, host),
         should=should,
         why=limit.why,
         todo=fix if possible else never,

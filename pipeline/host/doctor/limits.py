@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.host.doctor.claims import claim_rows
 from pipeline.host.doctor.ground import memory_row, prefix_rows, system_rows
 from pipeline.host.doctor.kernel import bus_rows, kernel_rows, systemd_rows
-from pipeline.host.doctor.rows import PlanError, Row, Stage, Status, Wanted
+from pipeline.host.doctor.rows import Asked, PlanError, Row, Stage, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
     from pipeline.host.doctor.site import Site
 
 
-def check(wanted: Wanted, host: Host) -> tuple[Row, ...]:
-    """Every row there is for *wanted* on *host*, always in the same order; reads nothing."""
+def check(asked: Asked, host: Host) -> tuple[Row, ...]:
+    """Every row there is for *asked* on *host*, always in the same order; reads nothing."""
     return (
-        *system_rows(wanted, host),
-        *kernel_rows(wanted, host),
-        *systemd_rows(wanted, host),
-        *bus_rows(wanted, host),
-        *deploy_rows(wanted, host),
-        memory_row(wanted, host),
+        *system_rows(asked, host),
+        *kernel_rows(asked, host),
+        *systemd_rows(asked, host),
+        *bus_rows(asked, host),
+        *deploy_rows(asked, host),
+        memory_row(asked, host),
     )
 
 
-def deploy_rows(wanted: Wanted, site: Site) -> tuple[Row, ...]:
+def deploy_rows(asked: Asked, site: Site) -> tuple[Row, ...]:
     """Of `check` those that deploying alone depends on; all that is asked again under the lock."""
     return (
-        *claim_rows(wanted, site),
-        *prefix_rows(wanted, site),
-        *_image_rows(wanted),
+        *claim_rows(asked, site),
+        *prefix_rows(asked, site),
+        *_image_rows(asked),
     )
 
 
-def _image_rows(wanted: Wanted) -> Iterator[Row]:
-    if wanted.new and wanted.needs.digest:
-        lacking = wanted.needs.lacking
+def _image_rows(asked: Asked) -> Iterator[Row]:
+    if asked.new and asked.needs.digest:
+        lacking = asked.needs.lacking
         yield Row(
-            name=f"image {wanted.needs.digest[:12]}",
+            name=f"image {asked.needs.digest[:12]}",
             found="does not run here" if lacking else "runs here",
             needed="what this host has and gives",
             status=Status.FAIL if lacking else Status.OK,
@@ -59,17 +59,16 @@ def blocking(rows: Iterable[Row], stage: Stage = Stage.START) -> tuple[Row, ...]
     return tuple(row for row in rows if row.status is Status.FAIL and row.stage in stages)
 
 
-def refuse(wanted: Wanted, rows: Iterable[Row], stage: Stage = Stage.START) -> None:
+def refuse(asked: Asked, rows: Iterable[Row], stage: Stage = Stage.START) -> None:
     """Raise PlanError with all blocking rows at once, if there are any."""
     found = blocking(rows, stage)
     if not found:
         return
     fixable = any(row.fixable for row in found)
     raise PlanError(
-        f"this host cannot {stage.value} {wanted.asked}; nothing was changed below "
-        f"{wanted.prefix}:",
+        f"this host cannot {stage.value} {asked.words}; nothing was changed below {asked.prefix}:",
         lines(found),
-        hint=wanted.command if fixable else wanted.command.removesuffix(" fix=yes"),
+        hint=asked.command if fixable else asked.command.removesuffix(" fix=yes"),
     )
 
 

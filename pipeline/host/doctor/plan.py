@@ -18,7 +18,7 @@ from pipeline.host.roots.actions import (
     WriteLists,
 )
 from pipeline.host.state.records import LAST_SLOT, Users
-from pipeline.host.units.runners import RUNNERS
+from pipeline.host.units.runners import RUNNERS, dearest
 from pipeline.host.wanted import PORT_BASE
 
 if TYPE_CHECKING:
@@ -38,46 +38,34 @@ def ask(
     running: frozenset[str] = frozenset(),
     runner: Runner | None = None,
     typed: tuple[str, ...] = (),
-) -> rows.Wanted:
+) -> rows.Asked:
     """What `limits` is to answer: a claim for each target that can be; pure.
 
     *running*: names of those that run now; they and the targets will be there in the end. *runner*
     is what starts all of them, None: what each has, or is to have. *typed*: of the command line.
     """
     known = {one.suffix: one for one in facts.instances}
-    whole = {*known, *(action.suffix for action in _rebuilds(wanted, facts))}
-    todo = [
-        target
-        for target in wanted.targets
-        if target.suffix not in whole or target.name not in facts.roots
-    ]
-    odd = [*_moved_ports(wanted, known, facts), *_foreign(todo, known, facts)]
-    claims = [*_new(todo, known, wanted, facts.taken, odd)]
-    if claims and wanted.users is Users.PRIVATE and not facts.is_root:
+    todo = _todo(wanted, known, facts)
+    new, impossible = _new(todo, known, wanted, facts.taken)
+    odd = [*_moved_ports(wanted, known, facts), *_foreign(todo, known, facts), *impossible]
+    if new and wanted.users is Users.PRIVATE and not facts.is_root:
         odd.append("only root can give instances user ids of their own (users=private)")
-    new = {claim.suffix for claim in claims}
-    there = [known[one.suffix] for one in wanted.targets if one.suffix in known.keys() - new]
-    claims += [
-        Claim(one.suffix, one.port, one.number, users=one.users, is_new=False, disk=one.disk)
-        for one in there
-    ]
+    fresh = {claim.suffix for claim in new}
+    there = [known[one.suffix] for one in wanted.targets if one.suffix in known.keys() - fresh]
+    claims = (*new, *map(_standing, there))
     names = {claim.name for claim in claims}
-    others = [one for one in facts.instances if one.name in running - names]
-    kinds = {runner} if runner else {one.runner for one in (*there, *others)}
-    if new and not runner:
-        kinds.add(wanted.runner)
-    private = wanted.users is Users.PRIVATE if new or not there else False
-    kept = [one for one in facts.instances if one.suffix not in new]
-    return rows.Wanted(
+    old = (*there, *(one for one in facts.instances if one.name in running - names))
+    kept = [one for one in facts.instances if one.suffix not in fresh]
+    is_private = wanted.users is Users.PRIVATE and (fresh or not there)
+    return rows.Asked(
         count=len(running | names),
-        claims=tuple(claims),
+        claims=claims,
         prefix=wanted.prefix,
-        # the one that takes most of a host
-        runner=max(kinds or {wanted.runner}, key=lambda kind: RUNNERS[kind].cost.memory),
+        runner=_runner(wanted, fresh, old, runner),
         users=Users.PRIVATE
-        if private or any(one.users is Users.PRIVATE for one in (*there, *others))
+        if is_private or any(one.users is Users.PRIVATE for one in old)
         else Users.HOST,
-        registered=_registered(wanted, new, (*there, *others), runner),
+        registered=_registered(wanted, fresh, old, runner),
         running=len(running),
         kept_ports={one.port: one.name for one in kept},
         kept_slots={one.number: one.name for one in kept if one.users is Users.PRIVATE},
@@ -87,6 +75,32 @@ def ask(
         is_stored=needs.digest in facts.images,
         typed=typed,
     )
+
+
+def _todo(wanted: Wanted, known: dict[str, Instance], facts: Facts) -> list[Target]:
+    """Those of the targets that are not wholly there."""
+    whole = {*known, *(action.suffix for action in _rebuilds(wanted, facts))}
+    return [
+        target
+        for target in wanted.targets
+        if target.suffix not in whole or target.name not in facts.roots
+    ]
+
+
+def _standing(one: Instance) -> Claim:
+    return Claim(one.suffix, one.port, one.number, users=one.users, is_new=False, disk=one.disk)
+
+
+def _runner(
+    wanted: Wanted, new: set[str], old: tuple[Instance, ...], runner: Runner | None
+) -> Runner:
+    """The one that takes most of a host, of those that there will be."""
+    if runner:
+        return runner
+    kinds = {one.runner for one in old}
+    if new or not kinds:
+        kinds.add(wanted.runner)
+    return dearest(kinds)
 
 
 def _registered(
@@ -163,30 +177,37 @@ def _new(
     known: dict[str, Instance],
     wanted: Wanted,
     taken: frozenset[int],
-    odd: list[str],
-) -> Iterator[Claim]:
+) -> tuple[list[Claim], list[str]]:
+    """A port and a slot for each of *todo*, and why some cannot have them, a line each."""
     held = {one.number for one in known.values()} | taken
     held |= {int(target.suffix) for target in wanted.targets if target.suffix.isdecimal()}
     free = (slot for slot in range(LAST_SLOT, -1, -1) if slot not in held)
+    claims: list[Claim] = []
+    impossible: list[str] = []
     for target in todo:
         old = known.get(target.suffix)
-        port = target.port
-        if port is None and old:
-            port = old.port
-        elif port is None and target.suffix.isdecimal():
-            port = PORT_BASE + int(target.suffix)
+        port = _port(target, old)
         if port is None:
-            odd.append(f"{target.name}: a new instance with a name needs port=")
+            impossible.append(f"{target.name}: a new instance with a name needs port=")
             continue
         if old:
             slot: int | None = old.number
         else:
             slot = int(target.suffix) if target.suffix.isdecimal() else next(free, None)
         if slot is None:
-            odd.append(f"{target.name}: no user range is free")
+            impossible.append(f"{target.name}: no user range is free")
             continue
         disk = old.disk if old and wanted.disk is None else wanted.disk or 0
-        yield Claim(target.suffix, port, slot, users=wanted.users, disk=disk)
+        claims.append(Claim(target.suffix, port, slot, users=wanted.users, disk=disk))
+    return claims, impossible
+
+
+def _port(target: Target, old: Instance | None) -> int | None:
+    if target.port is not None:
+        return target.port
+    if old:
+        return old.port
+    return PORT_BASE + int(target.suffix) if target.suffix.isdecimal() else None
 
 
 def _difference_warnings(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pipeline.host.doctor.probe import Host
-    from pipeline.host.doctor.rows import Wanted
+    from pipeline.host.doctor.rows import Asked
 
 MARK = "Written by nifty: doit doctor fix=yes"
 RELOAD_BUS = (
@@ -61,29 +61,29 @@ class Fixed:
 
 
 def remedy(
-    wanted: Wanted, host: Host, *, without: frozenset[str] = frozenset()
+    asked: Asked, host: Host, *, without: frozenset[str] = frozenset()
 ) -> tuple[FileToWrite, ...]:
-    """The files *host* should have for *wanted*, each whole; those that are there need no writing.
+    """The files *host* should have for *asked*, each whole; those that are there need no writing.
 
     *without*: limits of the kernel that cannot be set here. Raises RemedyError when a file of that
     name is not ours.
     """
     _refuse_foreign(host.written)
-    sysctl = _sysctl_file(wanted, host, without)
-    found = (sysctl, _slice_file(wanted, host), _bus_file(wanted, host))
+    sysctl = _sysctl_file(asked, host, without)
+    found = (sysctl, _slice_file(asked, host), _bus_file(asked, host))
     return tuple(file for file in found if file)
 
 
-def fix(wanted: Wanted, *, root: Path = Path("/")) -> Fixed:
+def fix(asked: Asked, *, root: Path = Path("/")) -> Fixed:
     """Write and apply `remedy` on the host below *root*, as far as it lets itself be changed.
 
     A container has no say in most of the kernel's limits: those are left and told, and stand in no
     file; all else is done. Raises RemedyError when a file of that name is not ours.
     """
-    host = read(root, prefix=wanted.prefix)
+    host = read(root, prefix=asked.prefix)
     raised = {
         key: value
-        for key, value in _sysctl_values(wanted, host)[0].items()
+        for key, value in _sysctl_values(asked, host)[0].items()
         if host.sysctls.get(key, value) < value
     }
     fixed = {key for key in raised if not os.access(_sysctl(root, key), os.W_OK)}
@@ -94,7 +94,7 @@ def fix(wanted: Wanted, *, root: Path = Path("/")) -> Fixed:
         if key in fixed
     ]
     done: list[str] = []
-    for file in remedy(wanted, host, without=frozenset(fixed)):
+    for file in remedy(asked, host, without=frozenset(fixed)):
         try:
             if host.written.get(file.name) != file.content:
                 _write(root, file)
@@ -144,7 +144,7 @@ def parse(text: str) -> Earlier:
 
 
 def _sysctl_values(
-    wanted: Wanted, host: Host, without: frozenset[str] = frozenset()
+    asked: Asked, host: Host, without: frozenset[str] = frozenset()
 ) -> tuple[dict[str, int], dict[str, int]]:
     """What our file is to set, and what was in force before it."""
     earlier = parse(host.written.get(SYSCTL_FILE, ""))
@@ -152,7 +152,7 @@ def _sysctl_values(
     for limit in LIMITS:
         found = host.sysctls.get(limit.key)
         ours = earlier.values.get(limit.key, 0)
-        need = min(limit.should(wanted, host), limit.ceiling)
+        need = min(limit.should(asked, host), limit.ceiling)
         if found is None or (found >= need and not ours) or limit.key in without:
             continue
         # A need that depends on what runs just now must not move a value that is enough.
@@ -161,15 +161,15 @@ def _sysctl_values(
     return values, before
 
 
-def _sysctl_file(wanted: Wanted, host: Host, without: frozenset[str]) -> FileToWrite | None:
+def _sysctl_file(asked: Asked, host: Host, without: frozenset[str]) -> FileToWrite | None:
     old = host.written.get(SYSCTL_FILE, "")
-    values, before = _sysctl_values(wanted, host, without)
+    values, before = _sysctl_values(asked, host, without)
     if not values:
         return None
     if values == dict(parse(old).values):
         return FileToWrite(name=SYSCTL_FILE, content=old)
     lines = [
-        f"# {MARK}, for {wanted.count} instances",
+        f"# {MARK}, for {asked.count} instances",
         f"# Values are only raised. 'doit doctor undo=yes' removes this file (/{SYSCTL_FILE})",
         "# and restores what was in force before:",
         *(f"# before: {key} = {value}" for key, value in before.items()),
@@ -178,11 +178,11 @@ def _sysctl_file(wanted: Wanted, host: Host, without: frozenset[str]) -> FileToW
     return FileToWrite(name=SYSCTL_FILE, content="\n".join(lines) + "\n")
 
 
-def _slice_file(wanted: Wanted, host: Host) -> FileToWrite | None:
+def _slice_file(asked: Asked, host: Host) -> FileToWrite | None:
     if SLICE_FILE in host.written:
         return FileToWrite(name=SLICE_FILE, content=host.written[SLICE_FILE])
     found = host.slice_tasks
-    if found is None or wanted.count * TASKS_IN_USE <= found < UNLIMITED:
+    if found is None or asked.count * TASKS_IN_USE <= found < UNLIMITED:
         return None
     # 75 % of what kernel.pid_max and kernel.threads-max allow (systemd.resource-control(5)):
     # enough for the instances at any count, and never all the host has
@@ -195,15 +195,15 @@ def _slice_file(wanted: Wanted, host: Host) -> FileToWrite | None:
     return FileToWrite(name=SLICE_FILE, content=content)
 
 
-def _bus_file(wanted: Wanted, host: Host) -> FileToWrite | None:
+def _bus_file(asked: Asked, host: Host) -> FileToWrite | None:
     old = host.written.get(BUS_FILE, "")
     ours = dict(re.findall(r'<limit name="(\w+)">(\d+)<', old))
-    if not wanted.registered or host.bus is None:
+    if not asked.registered or host.bus is None:
         return FileToWrite(name=BUS_FILE, content=old) if old else None
     limits = {}
     for name, found, need in (
-        ("max_connections_per_user", host.bus.per_user, wanted.registered + 256),
-        ("max_completed_connections", host.bus.completed, wanted.registered + 512),
+        ("max_connections_per_user", host.bus.per_user, asked.registered + 256),
+        ("max_completed_connections", host.bus.completed, asked.registered + 512),
     ):
         if found < need or name in ours:
             limits[name] = max(found, need)
@@ -212,7 +212,7 @@ def _bus_file(wanted: Wanted, host: Host) -> FileToWrite | None:
     if limits == {name: int(value) for name, value in ours.items()}:
         return FileToWrite(name=BUS_FILE, content=old)
     lines = [
-        f"<!-- {MARK} register=yes, for {wanted.registered}",
+        f"<!-- {MARK} register=yes, for {asked.registered}",
         f"     'doit doctor undo=yes' removes this file (/{BUS_FILE}). -->",
         "<busconfig>",
         *(f'  <limit name="{name}">{value}</limit>' for name, value in limits.items()),

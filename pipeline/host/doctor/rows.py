@@ -1,4 +1,4 @@
-"""What doctor is asked and what it answers: `Wanted`, and one `Row` for each thing looked at."""
+"""What doctor is asked and what it answers: `Asked`, and one `Row` for each thing looked at."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Asked:
     """Instances *claims* are asked for; with others that run, *count* will be there.
 
     *running* of them are there already, *registered* are known to machined. *kept_ports* and
@@ -111,7 +111,7 @@ class Wanted:
         return max(self.count - self.running, 0)
 
     @property
-    def asked(self) -> str:
+    def words(self) -> str:
         """What was asked for, in words."""
         many = len(self.claims)
         beside = self.count - many

@@ -9,7 +9,7 @@ from pipeline.host.units.nspawn import Nspawn
 from pipeline.host.units.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pipeline.host.units.runner import Runner
 
@@ -17,3 +17,8 @@ RUNNERS: Mapping[records.Runner, Runner] = {
     records.Runner.NSPAWN: Nspawn(),
     records.Runner.SERVICE: Service(),
 }
+
+
+def dearest(kinds: Iterable[records.Runner]) -> records.Runner:
+    """Of *kinds*, at least one, that which takes most of a host."""
+    return max(kinds, key=lambda kind: RUNNERS[kind].cost.memory)

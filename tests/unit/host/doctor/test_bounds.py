@@ -184,7 +184,7 @@ def row(ability: Ability, *, bound: int = 0, bounded: int = 0) -> rows.Row:
         Claim(str(number), 2200 + number, number, is_new=False, disk=M64)
         for number in range(bounded)
     )
-    return bounds.row(rows.Wanted(count=1, claims=claims, disk=bound), below(ability))
+    return bounds.row(rows.Asked(count=1, claims=claims, disk=bound), below(ability))
 
 
 @pytest.mark.parametrize(

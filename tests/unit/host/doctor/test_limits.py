@@ -23,7 +23,7 @@ from pipeline.host.doctor.probe import (
     read,
 )
 from pipeline.host.doctor.remedy import MARK, RemedyError, fix, parse, remedy, undo
-from pipeline.host.doctor.rows import Claim, PlanError, Row, Stage, Status, Wanted
+from pipeline.host.doctor.rows import Asked, Claim, PlanError, Row, Stage, Status
 from pipeline.host.doctor.site import Mount, PrefixFacts, UserRange
 from pipeline.host.roots.needs import USUAL
 from pipeline.host.state.records import Runner, Users
@@ -35,12 +35,12 @@ GIB = 1024**3
 ALPINE = 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.22.1\n'
 
 
-def of(count: int, *, first: int = 1, port: int = 2200, **others: Any) -> Wanted:
+def of(count: int, *, first: int = 1, port: int = 2200, **others: Any) -> Asked:
     """*count* new instances from number *first* on."""
     users = others.get("users", Users.PRIVATE)
     numbers = range(first, first + count)
     claims = tuple(Claim(str(number), port + number, number, users) for number in numbers)
-    return Wanted(count=count, claims=claims, typed=(f"count={count}",), **others)
+    return Asked(count=count, claims=claims, typed=(f"count={count}",), **others)
 
 
 THOUSAND = of(1000)
@@ -98,9 +98,9 @@ DEBIAN = Host(
 )
 
 
-def named(name: str, wanted: Wanted, host: Host) -> Row:
+def named(name: str, asked: Asked, host: Host) -> Row:
     """The one row called *name*."""
-    (found,) = [row for row in check(wanted, host) if row.name == name]
+    (found,) = [row for row in check(asked, host) if row.name == name]
     return found
 
 
@@ -136,7 +136,7 @@ def test_unreadable_limit_does_not_block() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "host", "wanted", "status"),
+    ("name", "host", "asked", "status"),
     [
         ("kernel.pid_max", with_sysctl("kernel.pid_max", 32768), THOUSAND, Status.OK),
         ("kernel.pid_max", with_sysctl("kernel.pid_max", 8000), THOUSAND, Status.WARN),
@@ -256,8 +256,8 @@ def test_unreadable_limit_does_not_block() -> None:
         ("free memory", replace(DEBIAN, memory=GIB), replace(THOUSAND, running=900), Status.OK),
     ],
 )
-def test_row_has_the_status(name: str, host: Host, wanted: Wanted, status: Status) -> None:
-    assert named(name, wanted, host).status is status
+def test_row_has_the_status(name: str, host: Host, asked: Asked, status: Status) -> None:
+    assert named(name, asked, host).status is status
 
 
 @pytest.mark.parametrize("status", [Status.WARN, Status.FAIL])
@@ -316,9 +316,9 @@ def test_unregistered_instances_have_no_rows_for_the_bus() -> None:
 
 
 def test_service_runner_needs_no_nspawn() -> None:
-    wanted = of(1000, runner=Runner.SERVICE)
+    asked = of(1000, runner=Runner.SERVICE)
     host = replace(DEBIAN, programs=DEBIAN.programs - {"systemd-nspawn"})
-    assert blocking(check(wanted, host)) == ()
+    assert blocking(check(asked, host)) == ()
 
 
 def test_missing_nspawn_is_installed_by_the_hosts_own_package_tool() -> None:
@@ -364,9 +364,9 @@ def test_refusal_promises_no_mending_where_there_is_none() -> None:
 
 
 def test_refusal_says_what_was_asked_not_what_runs() -> None:
-    wanted = replace(of(1), count=261, running=260, typed=("name=x", "port=4008"))
+    asked = replace(of(1), count=261, running=260, typed=("name=x", "port=4008"))
     with pytest.raises(PlanError) as caught:
-        refuse(wanted, check(wanted, with_sysctl("kernel.pid_max", 5)))
+        refuse(asked, check(asked, with_sysctl("kernel.pid_max", 5)))
     assert caught.value.summary == (
         "this host cannot start 1 instance beside 260 that run; nothing was changed below /home:"
     )
@@ -410,11 +410,11 @@ def test_remedy_touches_the_bus_only_for_registered_instances() -> None:
 
 
 def test_remedied_values_are_enough() -> None:
-    wanted = of(20_000)
+    asked = of(20_000)
     low = replace(DEBIAN, sysctls=dict.fromkeys(DEBIAN_SYSCTLS, 100), slice_tasks=500_000)
-    (file,) = remedy(wanted, low)
+    (file,) = remedy(asked, low)
     after = replace(low, sysctls={**low.sysctls, **parse(file.content).values})
-    poor = [row for row in check(wanted, after) if row.fixable]
+    poor = [row for row in check(asked, after) if row.fixable]
     assert poor == []
 
 
@@ -756,6 +756,6 @@ def test_held_port_of_what_is_there_stops_starting_alone() -> None:
 
 
 def test_holder_is_named_by_its_range() -> None:
-    wanted = replace(THERE, kept_slots={99: "nifty99"})
-    held = named("TCP ports taken", wanted, with_listener(2300, 7012352 + 1000))
+    asked = replace(THERE, kept_slots={99: "nifty99"})
+    held = named("TCP ports taken", asked, with_listener(2300, 7012352 + 1000))
     assert held.detail == ("nifty100: port 2300 is taken by user 1000 of nifty99 (ss -ltnp)",)

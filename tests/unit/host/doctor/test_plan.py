@@ -267,7 +267,7 @@ def test_what_is_asked_for_comes_to_what_runs() -> None:
         2,
         ["nifty9", "nifty1"],
     )
-    assert asked.asked == "2 instances beside 1 that run"
+    assert asked.words == "2 instances beside 1 that run"
 
 
 @pytest.mark.parametrize(
