@@ -15,7 +15,7 @@ import subprocess  # noqa: TID251 (what is timed is the process itself)
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -102,7 +102,7 @@ def _weigh(
         start = time.perf_counter() - began
         time.sleep(_SETTLE)
         available = memory - _available()
-        weight = sum(map(_pss, _processes(there.groups)))
+        weight = sum(map(cgroup.pss, there.groups))
         began = time.perf_counter()
         there.stop()
         stop = time.perf_counter() - began
@@ -198,15 +198,6 @@ def _available() -> int:
 def _processes(groups: Iterable[Path]) -> Iterator[int]:
     for group in groups:
         yield from cgroup.processes(group)
-
-
-def _pss(process: int) -> int:
-    """Bytes of *process*, a page shared by n counted as 1/n (proc_pid_smaps(5)); 0 if it ended."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{process}/smaps_rollup").read_bytes().splitlines():
-            if line.startswith(b"Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 @contextmanager

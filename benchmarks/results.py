@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.fit import CRITERION
+from pipeline.commands.tables import aligned
 from pipeline.errors import NiftyError
 from pipeline.run import ProgramError, run
 
@@ -99,15 +100,7 @@ def on_what(result: dict[str, Any]) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of aligned columns: the first one to the left, the others to the right."""
-    lines = [tuple(head), *map(tuple, rows)]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
-    return [
-        "  ".join(
-            cell.ljust(width) if at == 0 else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    return aligned((head, *rows), to_right=[False, *[True] * (len(head) - 1)])
 
 
 FIT_HEAD = ("slope, ms each", "fixed, ms", "R²", "cost ratio", "verdict")

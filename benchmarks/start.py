@@ -26,6 +26,7 @@ from benchmarks import filesystems, inside, results
 from benchmarks.compiler import compiled
 from benchmarks.fit import fit
 from pipeline.host.state.layout import Layout
+from pipeline.host.units import systemd
 from pipeline.host.units.runners import RUNNERS
 from pipeline.paths import PROJECT
 from pipeline.progress import say
@@ -47,14 +48,9 @@ class Once(Protocol):
     def __call__(self, way: str, count: int, /) -> dict[str, float]: ...
 
 
-def is_host() -> bool:
-    """Whether PID 1 is systemd here (sd_booted(3))."""
-    return Path("/run/systemd/system").is_dir()
-
-
 def missing() -> str | None:
     """Why nothing can be started here as root; None if it can."""
-    if is_host():
+    if systemd.is_booted():
         return None
     if not MACHINE_CODE.is_file():
         return "a systemd as PID 1, or this project's tests"
@@ -116,7 +112,7 @@ def _possible(count: int) -> Iterator[str]:
 @contextmanager
 def _place(options: Options, loop: Path) -> Iterator[tuple[str, Once]]:
     """Where instances can be started, in words, and what does it there."""
-    if is_host():
+    if systemd.is_booted():
         inside.refuse(Layout(options.prefix))
 
         # in this process: interrupted, it cleans up by itself

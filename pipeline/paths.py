@@ -1,10 +1,15 @@
-"""The one function that joins a path below a root, and where this project's folders are."""
+"""The one function that joins a path below a root, plain paths, and this project's folder."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import NiftyError
+
+# %, $, quotes, blanks and colons each need another escape in a unit file, in a variable and in
+# nspawn's options: an absolute path whose names need none of them has no such traps.
+PLAIN = re.compile(r"(/[A-Za-z0-9._+-]+)+")
 
 PROJECT = Path(__file__).resolve().parent.parent
 

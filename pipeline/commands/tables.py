@@ -23,11 +23,17 @@ def print_json(value: Any) -> None:
 def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns as wide as they need to be: a table that awk reads as well as a person."""
     safe = [tuple(map(shown, row)) for row in rows]
-    columns = list(zip(head, *safe, strict=True))
-    aligned = []
-    for column in columns:
+    figures = [
+        all(_FIGURE.fullmatch(cell) for cell in column) for column in zip(*safe, strict=True)
+    ]
+    for line in aligned((head, *safe), to_right=figures or [True] * len(head)):
+        terminal.lines(line)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, to_right: Sequence[bool]) -> list[str]:
+    """A line for each of *rows*, cells as wide as their column; *to_right* says where they lean."""
+    columns = []
+    for column, right in zip(zip(*rows, strict=True), to_right, strict=True):
         width = max(map(len, column))
-        is_figures = all(_FIGURE.fullmatch(cell) for cell in column[1:])
-        aligned.append([cell.rjust(width) if is_figures else cell.ljust(width) for cell in column])
-    for cells in zip(*aligned, strict=True):
-        terminal.lines("  ".join(cells).rstrip())
+        columns.append([cell.rjust(width) if right else cell.ljust(width) for cell in column])
+    return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]

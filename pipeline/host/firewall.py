@@ -133,7 +133,7 @@ def apply_nft(ports: Iterable[int], layout: Layout) -> str:
     Raises FirewallError, or UnitFilesError for a unit of that name that is not ours.
     """
     wanted = tuple(ports)
-    if not systemd_runs():
+    if not systemd.is_booted():
         _nft("--file", "-", stdin=ruleset(wanted))
         return "until the next boot: systemd, which would load it again, does not run here"
     path = layout.state / "firewall.nft"
@@ -188,11 +188,6 @@ def _put(path: Path, text: str) -> None:
         files.put(path, text.encode())
     except OSError as error:
         raise FirewallError(f"{path}: {error.strerror}") from error
-
-
-def systemd_runs() -> bool:
-    """Whether units can be installed here (sd_booted(3))."""
-    return Path("/run/systemd/system").is_dir()
 
 
 def _nft(*words: str, stdin: str = "", check: bool = True) -> Completed:

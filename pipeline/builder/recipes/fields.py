@@ -11,8 +11,6 @@ from pipeline.image import inittab, keyline
 from pipeline.paths import PathError, relative
 
 SHA256 = r"^[0-9a-f]{64}$"
-# what stands in a unit file without a trap: the host half refuses to bind anything else
-PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._+-]+)+")
 
 
 def _clean(name: str) -> str:

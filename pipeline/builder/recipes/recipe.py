@@ -20,7 +20,6 @@ from pydantic import (
 )
 
 from pipeline.builder.recipes.fields import (
-    PLAIN_PATH,
     AbsolutePath,
     Cpe,
     FileName,
@@ -44,6 +43,7 @@ from pipeline.builder.recipes.fields import (
     Word,
 )
 from pipeline.image.manifest import AccountName
+from pipeline.paths import PLAIN
 
 
 class Model(BaseModel):
@@ -351,7 +351,8 @@ class Dropin(Model):
             inner = [other for other in self.files if other.startswith(f"{path}/")]
             if inner:
                 raise ValueError(f"files: {inner[0]} is in {path} already")
-            if self.libraries == "bind" and not PLAIN_PATH.fullmatch(path):
+            # what no unit can name no host will bind
+            if self.libraries == "bind" and not PLAIN.fullmatch(path):
                 raise ValueError(
                     f"files: {path!r} cannot be bound: only letters, digits and ._+- in its names"
                 )

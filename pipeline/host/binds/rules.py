@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.errors import NiftyError
-
-# %, $, quotes, blanks and colons each need another escape in a unit file, in a variable and in
-# nspawn's options: a name that needs none of them has no such traps.
-_PLAIN = re.compile(r"(/[A-Za-z0-9._+-]+)+")
-
+from pipeline.paths import PLAIN
 
 # A manifest comes with its image: it may ask for libraries and data that everybody may read, not
 # for /root. /usr/lib as a whole is more: nspawn would find systemd there, and boot that.
@@ -48,7 +44,7 @@ def refusal(bind: Bind) -> str | None:
 
 def check_plain(path: str) -> None:
     """Refuse, with UnitError, a *path* that could mean something else in a unit or an option."""
-    if not _PLAIN.fullmatch(path) or {".", ".."} & set(PurePosixPath(path).parts):
+    if not PLAIN.fullmatch(path) or {".", ".."} & set(PurePosixPath(path).parts):
         raise UnitError(
             f"{path!r}: expected an absolute path whose names hold only letters, digits and ._+-",
             hint="other characters have a meaning of their own in systemd's unit files",

@@ -29,8 +29,7 @@ class Facts:
     *taken*, the numbers of user ranges that their roots belong to. *lost*: by suffix, paths in a
     root that lost their contents. *roots*: names below the prefix that begin with `nifty`, whatever
     they are. *images*: digests stored here. *leftovers*: names in `new`, dead if the lock is ours.
-    *lists_current*: known_hosts and ssh_config say what the state says. *has_fleet_key*: a key for
-    the fleet was made before.
+    *lists_current*: known_hosts and ssh_config say what the state says.
     """
 
     instances: tuple[Instance, ...] = ()
@@ -42,7 +41,6 @@ class Facts:
     images: frozenset[str] = frozenset()
     leftovers: tuple[str, ...] = ()
     lists_current: bool = True
-    has_fleet_key: bool = False
     is_root: bool = True
 
 
@@ -66,7 +64,6 @@ def gather(layout: Layout) -> Facts:
             leftovers=tuple(sorted(layouts.names(layout.new))),
             lists_current=not (instances or layout.known_hosts.exists())
             or clients.are_current(layout, instances),
-            has_fleet_key=layout.fleet_key.is_file(),
             is_root=os.geteuid() == 0,
         )
     except OSError as error:

@@ -14,6 +14,7 @@ from pipeline import distribution
 from pipeline.errors import NiftyError
 from pipeline.host.doctor import site
 from pipeline.host.doctor.site import Site
+from pipeline.host.units import systemd
 from pipeline.host.units.runners import RUNNERS
 from pipeline.paths import beneath
 from pipeline.run import CLEAN_ENVIRONMENT, run
@@ -77,7 +78,7 @@ def read(root: Path = Path("/"), *, prefix: Path = Path("/home")) -> Host:
     Asks *root*'s own systemctl, if there is one. What is missing or unreadable is left out.
     """
     where = site.read(root, prefix=prefix)
-    is_systemd = beneath(root, "run/systemd/system").is_dir()  # sd_booted(3)
+    is_systemd = systemd.is_booted(root)
     sysctls = {key: _number(root, f"proc/sys/{key.replace('.', '/')}") for key in SYSCTLS}
     return Host(
         **{field.name: getattr(where, field.name) for field in fields(Site)},

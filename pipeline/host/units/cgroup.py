@@ -52,8 +52,13 @@ def memory(group: Path) -> Memory | None:
     """The memory of *group*; None if there is no such group, or we may not look (not root)."""
     with suppress(OSError):
         return Memory(size=int((group / "memory.current").read_bytes()), source=Source.CGROUP)
-    size = sum(map(_pss, _processes(group)))
+    size = pss(group)
     return Memory(size=size, source=Source.PSS) if size else None
+
+
+def pss(group: Path) -> int:
+    """The PSS of all that runs in *group*, in bytes; 0 if nothing does, or we may not look."""
+    return sum(map(_pss, _processes(group)))
 
 
 def _processes(group: Path) -> Iterator[int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import distribution
 from pipeline.errors import NiftyError
+from pipeline.paths import beneath
 from pipeline.run import ProgramError, run
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ class State(Enum):
         return self in (State.INACTIVE, State.FAILED)
 
 
-def is_booted(booted: Path = Path("/run/systemd/system")) -> bool:
-    """Whether systemd is this host's PID 1 (sd_booted(3))."""
-    return booted.is_dir()
+def is_booted(root: Path = Path("/")) -> bool:
+    """Whether systemd is PID 1 of the host whose file tree is *root* (sd_booted(3))."""
+    return beneath(root, "run/systemd/system").is_dir()
 
 
-def require(booted: Path = Path("/run/systemd/system")) -> None:
+def require(root: Path = Path("/")) -> None:
     """Raise SystemdError unless `is_booted`."""
-    if not is_booted(booted):
+    if not is_booted(root):
         raise SystemdError(
             "this host was not booted by systemd, which is what starts instances",
             hint=f"{distribution.boot_here()}; doit doctor tells what else is missing here",
