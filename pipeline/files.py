@@ -1,4 +1,4 @@
-"""The one way a small file is put in place, and the one bounded reader.
+"""The one way a small file is put in place, the one bounded reader, and locks.
 
 A name is durable before a content: after a power failure ext4 and xfs may have a file that was
 written and renamed a moment before with 0 bytes. So the content is forced to the disk first, by
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import stat
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -155,3 +158,81 @@ def stamp(path: str) -> list[Any]:
     """What of a file tells cheaply that it was changed: size, and time in nanoseconds."""
     state = os.stat(path)  # noqa: PTH116 (a no-op build asks this of each target)
     return [state.st_size, state.st_mtime_ns]
+
+
+def lock(file: int, *, wait: bool = True) -> bool:
+    """Lock the open *file* against everybody else; no if another has it and we do not *wait*.
+
+    The lock is the open file's (flock(2)): children inherit it, and it ends with the last of its
+    holders, however that ends; a killed process leaves none.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(path: Path, *, busy: Callable[[int], None] | None = None) -> Iterator[int]:
+    """Alone with the file *path*, made if need be: its descriptor, which has the `lock`.
+
+    Where another has it, *busy* is called with that descriptor, and may say so or raise; then this
+    waits. Raises OSError: ELOOP for a link, EISDIR for a directory.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        if not lock(file, wait=False):
+            if busy is not None:
+                busy(file)
+            lock(file)
+        yield file
+    finally:
+        os.close(file)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody has the lock on the file *path* at this moment; no if we may not look."""
+    with suppress(OSError):
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            # shared, so that two who look do not see each other
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
+    return False
+
+
+# File systems that do not know the flag say EINVAL, kernels and libraries before it ENOSYS.
+_NOREPLACE = 1
+_UNKNOWN = (errno.EINVAL, errno.ENOSYS)
+
+
+class Mover:
+    """rename(2) that never replaces anything (renameat2(2), RENAME_NOREPLACE); looked up once."""
+
+    def __init__(self) -> None:
+        self._call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+    def move(self, source: int, name: bytes, target: int, new_name: bytes) -> None:
+        """Move *name* in directory *source* to *new_name* in *target*, on the same file system.
+
+        Raises FileExistsError if something has that name: plain rename would replace an empty
+        directory.
+        """
+        if self._call is not None:
+            if self._call(source, name, target, new_name, _NOREPLACE) == 0:
+                return
+            error = ctypes.get_errno()
+            if error not in _UNKNOWN:
+                raise OSError(error, os.strerror(error), new_name.decode(errors="replace"))
+        try:
+            os.stat(new_name, dir_fd=target, follow_symlinks=False)
+        except FileNotFoundError:
+            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+        else:
+            raise FileExistsError(
+                errno.EEXIST, os.strerror(errno.EEXIST), new_name.decode(errors="replace")
+            )

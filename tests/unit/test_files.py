@@ -135,3 +135,41 @@ def test_a_file_system_is_synced_and_an_error_told(tmp_path: Path) -> None:
     files.sync(tmp_path)
     with pytest.raises(NotADirectoryError):
         files.sync(Path("/dev/null"))
+
+
+def test_of_two_one_has_the_lock_and_the_other_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with files.locked(path) as file:
+        os.pwrite(file, b"mine", 0)
+        assert files.is_locked(path)
+        told: list[bytes] = []
+
+        def busy(other: int) -> None:
+            told.append(os.pread(other, 20, 0))
+            raise BlockingIOError
+
+        with pytest.raises(BlockingIOError), files.locked(path, busy=busy):
+            pass
+        assert told == [b"mine"]
+    assert not files.is_locked(path)
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    other = os.open(path, os.O_RDWR | os.O_CREAT)
+    files.lock(other)
+    with files.locked(path, busy=lambda _file: os.close(other)):
+        assert files.is_locked(path)
+
+
+def test_an_open_file_is_locked_once(tmp_path: Path) -> None:
+    with (tmp_path / "draft").open("w") as one, (tmp_path / "draft").open() as other:
+        assert (files.lock(one.fileno()), files.lock(other.fileno(), wait=False)) == (True, False)
+
+
+def test_a_link_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("elsewhere")
+    with pytest.raises(OSError, match="Too many levels"), files.locked(tmp_path / "lock"):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+    assert not files.is_locked(tmp_path / "lock")

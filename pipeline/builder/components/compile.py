@@ -32,9 +32,8 @@ from pipeline.builder.components.slots import Slots
 from pipeline.builder.recipes import kconfig
 from pipeline.builder.recipes.recipe import Autoconf, Component, Extract, Kbuild, Make
 from pipeline.builder.sources import unpack
-from pipeline.builder.sources.store import locked
 from pipeline.errors import NiftyError, ProblemsError
-from pipeline.files import put_cached
+from pipeline.files import locked, put_cached
 from pipeline.paths import beneath
 from pipeline.progress import say
 from pipeline.run import ProgramError
@@ -180,6 +179,7 @@ def build(
     bench = shop.scratch / component.name
     built = _cached(component, digest, result)
     if built is None or bench.exists():  # at work, or left by a build that was killed
+        shop.scratch.mkdir(parents=True, exist_ok=True)
         with locked(shop.scratch / f"{component.name}.lock"):
             _clear(bench)
             built = _cached(component, digest, result)

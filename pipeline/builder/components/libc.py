@@ -16,9 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from pipeline.builder.components import toolchain
-from pipeline.builder.sources.store import locked
 from pipeline.errors import NiftyError
-from pipeline.files import put_cached
+from pipeline.files import locked, put_cached
 from pipeline.run import CLEAN_ENVIRONMENT, ProgramError, last_lines, run
 
 if TYPE_CHECKING:
@@ -92,6 +91,7 @@ def provide(tools: Toolchain, target: str, cache: Path, *, slots: Slots, log: Pa
     facts = json.dumps([target, tools.versions, _CODE])
     result = cache / hashlib.sha256(facts.encode()).hexdigest()
     if not _is_whole(result):
+        cache.mkdir(parents=True, exist_ok=True)
         with locked(cache / f"{target}.lock"):
             if not _is_whole(result):
                 _make(tools, target, result, slots, log)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.builder.recipes.recipe import DebianBinary, DebianSource
-from pipeline.builder.sources.store import locked
 from pipeline.errors import NiftyError
+from pipeline.files import locked
 from pipeline.run import CLEAN_ENVIRONMENT, Completed, ProgramError, run
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ holds is known to be left over and goes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import stat
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.builder.sources import signature
 from pipeline.errors import NiftyError
 from pipeline.paths import beneath
@@ -46,21 +46,6 @@ class Draft:
 
     path: Path
     file: BufferedRandom
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on the file *path* (made if need be), waiting for it.
-
-    The kernel drops the lock with its holder, so a killed process leaves none (flock(2)).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def mismatch(file: BufferedRandom | BufferedReader, source: Source) -> str | None:
@@ -97,7 +82,7 @@ class Store:
             problem = _stored_problem(path, source)
             if problem:
                 # under the lock, or the good file another process just put there would go
-                with locked(self.root / _LOCK):
+                with files.locked(self.root / _LOCK):
                     problem = _stored_problem(path, source)
                     if problem:
                         _keep_if_as_named(path, source)
@@ -151,9 +136,9 @@ class Store:
                 signature.verify(draft.path, source.signature, folder)
             os.fchmod(draft.file.fileno(), 0o644)
             os.fsync(draft.file.fileno())
-            with locked(self.root / _LOCK):
+            with files.locked(self.root / _LOCK):
                 draft.path.replace(path)
-            self._sync()
+            files.sync_folder(self.root)
         except OSError as error:
             raise _unusable(path, error) from error
         return path
@@ -161,7 +146,7 @@ class Store:
     def _new_draft(self) -> Draft:
         while True:
             descriptor, name = tempfile.mkstemp(prefix=_DRAFT, dir=self.root)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            files.lock(descriptor)
             file = os.fdopen(descriptor, "w+b")
             # another process may have swept it away between its making and its locking
             if os.fstat(descriptor).st_nlink:
@@ -171,15 +156,8 @@ class Store:
     def _sweep(self) -> None:
         for path in self.root.glob(f"{_DRAFT}*"):
             with suppress(OSError), path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-
-    def _sync(self) -> None:
-        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+                if files.lock(file.fileno(), wait=False):
+                    path.unlink()
 
 
 def _stored_problem(path: Path, source: Source) -> str | None:

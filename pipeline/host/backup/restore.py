@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from pipeline import files, trees
 from pipeline.errors import ProblemsError
+from pipeline.files import Mover
 from pipeline.host.backup import inventory, restorable
 from pipeline.host.backup.parcel import shown
 from pipeline.host.backup.sections import RestoreError
 from pipeline.host.backup.unpacking import Unpacker
 from pipeline.host.roots import access, images, quota, upgrade
-from pipeline.host.roots.rename import Mover
 from pipeline.host.state import clients, records
 from pipeline.host.state.layout import locked, prepare
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
+from pipeline.files import Mover
 from pipeline.host.roots import identity, images, quota, replay
-from pipeline.host.roots.rename import Mover
 from pipeline.host.state import records
 from pipeline.host.state.records import Instance
 from pipeline.trees import DIRECTORY

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.errors import NiftyError
 from pipeline.progress import say
 
@@ -192,47 +192,30 @@ def changing(layout: Layout) -> Iterator[None]:
 
 def is_changing(layout: Layout) -> bool:
     """Whether a run holds `changing` at this moment."""
-    with suppress(OSError):
-        lock = os.open(layout.changing, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-    return False
+    return files.is_locked(layout.changing)
 
 
 @contextmanager
 def _held(layout: Layout, path: Path, *, wait: bool) -> Iterator[None]:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        lock = os.open(path, flags, 0o644)
-    except OSError as error:
-        hint = f"rm -r {path}" if error.errno in (errno.EISDIR, errno.ELOOP) else None
-        raise LayoutError(f"{path}: {error.strerror}", hint=hint) from error
-    try:
-        _acquire(lock, layout, wait=wait)
+    def busy(lock: int) -> None:
+        pid = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+        told = f"{layout.prefix}: process {pid} is changing the instances there"
+        if not wait:
+            raise LockedError(told, hint="run this again when it has ended")
+        say(f"{told}; waiting for it")
+
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(files.locked(path, busy=busy))
+        except OSError as error:
+            hint = f"rm -r {path}" if error.errno in (errno.EISDIR, errno.ELOOP) else None
+            raise LayoutError(f"{path}: {error.strerror}", hint=hint) from error
         with suppress(OSError):  # on a full disk the pid is missing, the lock is not
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
         with suppress(OSError):
             os.ftruncate(lock, 0)
-    finally:
-        os.close(lock)
-
-
-def _acquire(lock: int, layout: Layout, *, wait: bool) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
-        told = f"{layout.prefix}: process {pid} is changing the instances there"
-        if not wait:
-            raise LockedError(told, hint="run this again when it has ended") from None
-        say(f"{told}; waiting for it")
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def environment_file(prefix: Path, suffix: str) -> Path:

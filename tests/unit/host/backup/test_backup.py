@@ -18,12 +18,12 @@ import pytest
 
 from pipeline import files
 from pipeline.commands import deploy
+from pipeline.files import Mover
 from pipeline.host.backup import inventory, restorable, restore, save, scanning, sections
 from pipeline.host.backup.restorable import RefusedError
 from pipeline.host.backup.save import BackupError
 from pipeline.host.doctor import facts
 from pipeline.host.roots import access, images, undeploy, upgrade
-from pipeline.host.roots.rename import Mover
 from pipeline.host.state import layout, records
 from pipeline.host.state.layout import Layout, LockedError, locked
 from pipeline.host.state.records import Runner, Share, Users
