@@ -37,6 +37,18 @@ def some(things: Iterable[object], *, most: int = 5) -> str:
     return ", ".join(words[:most]) + more
 
 
+def ends(names: Sequence[str], *, most: int = 5) -> str:
+    """*names* in their order or, of more than *most*, the first, the last and how many."""
+    return ", ".join(names) if len(names) <= most else f"{names[0]} … {names[-1]} ({len(names)})"
+
+
+def reason(error: OSError, at: object = None) -> str:
+    """*error* as `/a/file: No such file or directory`; *at* is for one that names no file."""
+    where = error.filename if error.filename is not None else at
+    told = error.strerror or str(error)
+    return told if where is None else f"{where}: {told}"
+
+
 def _escaped(char: str) -> str:
     # a byte that is no UTF-8, as PEP 383 smuggles it through
     if "\udc80" <= char <= "\udcff":

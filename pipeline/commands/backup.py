@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from pipeline import terminal
 from pipeline.commands import rolling
-from pipeline.commands.choose import selected, some, tells_damaged
+from pipeline.commands.choose import selected, tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root
 from pipeline.commands.tables import print_table
-from pipeline.errors import NiftyError, UsageError
+from pipeline.errors import NiftyError, UsageError, ends
 from pipeline.host.backup import save as saving
 from pipeline.host.doctor import examination
 from pipeline.progress import say
@@ -83,7 +83,8 @@ def _refuse_running(settings: Settings, running: Sequence[Instance]) -> None:
         raise UsageError("stop=yes and live=yes contradict each other")
     if running and not (settings.stop or settings.live):
         raise NiftyError(
-            f"nothing was backed up: {some(running)} {'runs' if len(running) == 1 else 'run'}",
+            f"nothing was backed up: {ends([one.name for one in running])} "
+            f"{'runs' if len(running) == 1 else 'run'}",
             hint="stop=yes stops them for as long as it takes; live=yes copies them as they run, "
             "and files that change meanwhile may be half written",
         )

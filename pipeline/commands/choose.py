@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import wraps
 from typing import TYPE_CHECKING
 
 from pipeline.commands.places import layout_of
-from pipeline.errors import NiftyError, ProblemsError, UsageError, in_lines
+from pipeline.errors import NiftyError, ProblemsError, UsageError, ends, in_lines
 from pipeline.host.state import records
-from pipeline.host.state.records import Instance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -125,12 +123,6 @@ def is_choosing(settings: Settings) -> bool:
     return some or settings.first != 1
 
 
-def some(chosen: Sequence[Instance]) -> str:
-    """*chosen* by their names, or if these are many the first, the last and how many."""
-    return some_of([one.suffix for one in chosen])
-
-
 def some_of(suffixes: Sequence[str]) -> str:
-    """As `some`, by suffixes."""
-    names = [f"nifty{suffix}" for suffix in suffixes]
-    return ", ".join(names) if len(names) <= 5 else f"{names[0]} … {names[-1]} ({len(names)})"
+    """The instances with these *suffixes* by their names, all or the first and the last."""
+    return ends([f"nifty{suffix}" for suffix in suffixes])

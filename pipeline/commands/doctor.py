@@ -10,7 +10,7 @@ from pipeline.commands.choose import is_choosing, known_there
 from pipeline.commands.places import artifacts, image_path, layout_of
 from pipeline.commands.ready import as_root, of_those, typed, wanted_of
 from pipeline.commands.tables import print_table
-from pipeline.errors import NiftyError, ProblemsError, UsageError
+from pipeline.errors import NiftyError, ProblemsError, UsageError, reason
 from pipeline.host.doctor import examination, heal, limits, remedy, standing
 from pipeline.host.doctor.remedy import Fixed
 from pipeline.host.doctor.rows import Row, Status
@@ -66,7 +66,7 @@ def _mended_fleet(settings: Settings) -> Fixed:
         if systemd.is_booted() and records.read_all(where):
             done += tuple(f"wrote {path}" for path in (*old, *sync.settle(where)))
     except OSError as error:
-        return Fixed(done=done, left=(f"{error.filename}: {error.strerror}",))
+        return Fixed(done=done, left=(reason(error),))
     except NiftyError as error:
         return Fixed(done=done, left=(error.message,))
     return Fixed(done=done)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.commands.choose import selected
 from pipeline.commands.places import layout_of
-from pipeline.errors import NiftyError, UsageError
+from pipeline.errors import NiftyError, UsageError, reason
 from pipeline.host import wanted
 from pipeline.host.doctor import examination, heal
 from pipeline.host.doctor.rows import Stage
@@ -115,6 +115,6 @@ def healed(
 
 def _not_mended(error: OSError) -> NiftyError:
     return NiftyError(
-        f"what is damaged cannot be mended: {error.filename}: {error.strerror}",
+        f"what is damaged cannot be mended: {reason(error)}",
         hint="mend this, then run the same command again",
     )

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import terminal
 from pipeline.commands import choose
-from pipeline.commands.choose import some, tells_damaged
+from pipeline.commands.choose import tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root, typed
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, ends
 from pipeline.host.backup import restorable, scanning, sections
 from pipeline.host.backup import restore as making
 from pipeline.host.doctor.rows import Stage
@@ -75,7 +75,8 @@ def _listed(settings: Settings, listed: Sequence[Instance]) -> tuple[Instance, .
         raise choose.UnknownError(
             f"{settings.source}: {error.summary}",
             error.problems,
-            hint=f"in it are {some(listed)}: doit restore from={settings.source} dry=yes",
+            hint=f"in it are {ends([one.name for one in listed])}: "
+            f"doit restore from={settings.source} dry=yes",
         ) from None
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import distribution
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, reason
 from pipeline.files import put
 from pipeline.host.binds.rules import check_plain
 from pipeline.host.units import systemd, unit_files
@@ -137,7 +137,7 @@ def install(server: Server, layout: Layout, image: Image) -> None:
         _place_busybox(layout, image)
         put(where / "inetd.conf", table(server, layout).encode())
     except OSError as error:
-        raise TelnetError(f"{error.filename or where}: {error.strerror}") from error
+        raise TelnetError(reason(error, where)) from error
     unit_files.write(wanted)
     systemd.reload()
     systemd.start((server.unit,))

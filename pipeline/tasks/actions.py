@@ -16,7 +16,7 @@ from doit.exceptions import BaseFail, TaskError, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 
 from pipeline import terminal
-from pipeline.errors import FULL_DISK, NiftyError
+from pipeline.errors import FULL_DISK, NiftyError, reason
 from pipeline.paths import PROJECT
 from pipeline.run import end_with_parent
 from pipeline.settings import Settings, VariablesError, parse
@@ -123,8 +123,7 @@ def action(function: Callable[P, Any]) -> Callable[P, Any]:
         except OSError as error:
             if error.errno not in _HINTS:
                 raise
-            where = f"{error.filename}: " if error.filename else ""
-            return TaskFailed(f"{where}{error.strerror}\nhint: {_HINTS[error.errno]}")
+            return TaskFailed(f"{reason(error)}\nhint: {_HINTS[error.errno]}")
         return result if isinstance(result, dict) else None
 
     return guarded

@@ -15,6 +15,8 @@ from doit.cmd_info import Info
 from doit.doit_cmd import DoitMain
 from doit.exceptions import InvalidCommand
 
+from pipeline.errors import reason
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -72,8 +74,6 @@ def _heard(execute: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return execute(command, *args, **kwargs)
         except OSError as error:
-            raise InvalidCommand(
-                f"{error.filename or 'standard output'}: {error.strerror}"
-            ) from None
+            raise InvalidCommand(reason(error, "standard output")) from None
 
     return told

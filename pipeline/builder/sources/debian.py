@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.builder.recipes.recipe import DebianBinary, DebianSource
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, reason
 from pipeline.files import locked
 from pipeline.run import CLEAN_ENVIRONMENT, Completed, ProgramError, run
 
@@ -186,7 +186,7 @@ def _private(location: DebianSource | DebianBinary, work: Path) -> Iterator[_Apt
             _configure(folder, location, archive)
             yield _Apt(folder=folder, location=location)
     except PermissionError as error:
-        raise AptError(f"{error.filename or folder}: {error.strerror}") from error
+        raise AptError(reason(error, folder)) from error
 
 
 def _configure(folder: Path, location: DebianSource | DebianBinary, archive: _Archive) -> None:

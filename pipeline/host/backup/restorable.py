@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import NiftyError, ProblemsError
+from pipeline.errors import NiftyError, ProblemsError, some
 from pipeline.host.backup import inventory
 from pipeline.host.binds.rules import refusal
 from pipeline.host.doctor import examination, facts, limits, plan, probe, rows
@@ -136,7 +136,7 @@ def _decided(case: _Case, stage: Stage | None) -> Todo:
     live = [one.name for one in make if one.name in case.scanned.listed.live]
     if live:
         case.warnings.append(
-            f"{_some(live)} ran while copied: files in change then may be half written"
+            f"{some(live, most=1)} ran while copied: files in change then may be half written"
         )
     return Todo(
         make=tuple(make),
@@ -298,8 +298,8 @@ def _unfit(case: _Case, make: Sequence[Instance]) -> Iterator[str]:
     shared = [one.name for one in make if one.users is Users.HOST]
     if shared and not case.wish.host_users:
         yield (
-            f"{_some(shared)}: shares the host's users, so root inside is root here but for some "
-            "capabilities; say users=host if you trust this backup as you trust root"
+            f"{some(shared, most=1)}: shares the host's users, so root inside is root here but "
+            "for some capabilities; say users=host if you trust this backup as you trust root"
         )
     for one in make:
         if case.wish.disk and case.scan.rooms[one.name].size > case.wish.disk:
@@ -357,7 +357,3 @@ def _key(case: _Case, make: Sequence[Instance]) -> bytes | None:
             "no instance here needs it, move it and its .pub away"
         )
     return None
-
-
-def _some(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline import files, trees
-from pipeline.errors import NiftyError, ProblemsError
+from pipeline.errors import NiftyError, ProblemsError, reason
 from pipeline.host.backup import inventory
 from pipeline.host.backup.packing import Notes, Packer, vanished, walk
 from pipeline.host.backup.parcel import Kind, Member, ParcelError, Writer, shown
@@ -127,8 +127,7 @@ def backup(
         try:
             _write(layout, listed, archives, counted, notes)
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise BackupError("nothing was backed up:", [f"{where}{error.strerror}"]) from error
+            raise BackupError("nothing was backed up:", [reason(error)]) from error
     return Report(
         saved=saved,
         size=counted.size,
@@ -188,7 +187,7 @@ def check_target(path: Path, layout: Layout, *, overwrite: bool) -> None:
         folder = path.parent.resolve(strict=True)
         facts = path.lstat() if os.path.lexists(path) else None
     except OSError as error:
-        problem: str | None = f"{error.filename}: {error.strerror}"
+        problem: str | None = reason(error)
     else:
         below = folder.relative_to(layout.prefix) if folder.is_relative_to(layout.prefix) else None
         problem = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.errors import ends
 from pipeline.host.doctor.rows import Row, Stage, Status
 from pipeline.host.roots.actions import Rebound
 from pipeline.host.roots.quota import BYTES_AN_INODE, MIB, Means, told
 from pipeline.host.state.records import Users
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from pipeline.host.doctor import rows
     from pipeline.host.doctor.facts import Facts
@@ -80,13 +81,9 @@ def _problems(asked: rows.Asked, facts: PrefixFacts) -> Iterator[str]:
 def _notes(asked: rows.Asked, ability: Ability) -> Iterator[str]:
     bounded = [claim.name for claim in asked.claims if claim.disk]
     if ability.means is None and bounded:
-        yield f"{_some(bounded)} can outgrow disk=, {ability.lacking}: {ability.todo}"
+        yield f"{ends(bounded, most=3)} can outgrow disk=, {ability.lacking}: {ability.todo}"
     if ability.means is Means.QGROUP and (bounded or asked.disk):
         yield (
             "disk= on btrfs holds back no hostile root, whose own subvolumes are not counted; "
             "against such choose a prefix= on ext4 or xfs"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) < 4 else f"{names[0]} ... {names[-1]} ({len(names)})"

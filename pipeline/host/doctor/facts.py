@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline import trees
+from pipeline.errors import reason
 from pipeline.host.doctor import site
 from pipeline.host.state import clients, records
 from pipeline.host.state import layout as layouts
@@ -67,7 +68,7 @@ def gather(layout: Layout) -> Facts:
             is_root=os.geteuid() == 0,
         )
     except OSError as error:
-        raise LayoutError(f"{error.filename}: {error.strerror}") from error
+        raise LayoutError(reason(error)) from error
 
 
 def _slots(layout: Layout, suffixes: Iterable[str]) -> Iterable[int]:

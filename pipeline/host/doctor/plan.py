@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import starmap
 from typing import TYPE_CHECKING
 
+from pipeline.errors import ends
 from pipeline.host.doctor import bounds, limits, rows
 from pipeline.host.doctor.rows import Claim, Stage
 from pipeline.host.roots.actions import (
@@ -220,26 +221,25 @@ def _difference_warnings(
     ]
     images = [one for one in there if one.image != needs.digest]
     if images:
-        yield f"{_list(images)} stay on another image; 'doit upgrade' moves them"
+        yield f"{_names(images)} stay on another image; 'doit upgrade' moves them"
     others = [
         one for one in there if one.share is not wanted.share or one.users is not wanted.users
     ]
     if others:
-        yield f"{_list(others)} stay with another share= or users=; undeploy them to change it"
+        yield f"{_names(others)} stay with another share= or users=; undeploy them to change it"
     runners = [one for one in there if one.runner is not wanted.runner]
     if runners:
-        yield f"{_list(runners)} stay with another runner=; 'doit upgrade runner=…' changes it"
+        yield f"{_names(runners)} stay with another runner=; 'doit upgrade runner=…' changes it"
     free = bounds.unbounded(wanted, known, facts)
     if free:
-        yield f"{_list(free)} stay without disk=; undeploy them to change it"
+        yield f"{_names(free)} stay without disk=; undeploy them to change it"
     asked = {target.suffix for target in wanted.targets}
     halves = [
         one for one in known.values() if one.suffix not in asked and one.name not in facts.roots
     ]
     if halves:
-        yield f"{_list(halves)} have no root: deploy or undeploy them by name to end this"
+        yield f"{_names(halves)} have no root: deploy or undeploy them by name to end this"
 
 
-def _list(instances: list[Instance]) -> str:
-    names = [one.name for one in instances]
-    return ", ".join(names) if len(names) < 4 else f"{names[0]} ... {names[-1]} ({len(names)})"
+def _names(instances: list[Instance]) -> str:
+    return ends([one.name for one in instances], most=3)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, reason
 from pipeline.host.doctor.kernel import LIMITS, TASKS_IN_USE
 from pipeline.host.doctor.probe import BUS_FILE, SLICE_FILE, SYSCTL_FILE, UNLIMITED, program, read
 from pipeline.paths import beneath
@@ -106,7 +106,7 @@ def fix(asked: Asked, *, root: Path = Path("/")) -> Fixed:
                     if key not in fixed
                 ]
         except OSError as error:
-            left.append(f"{error.filename or file.name}: {error.strerror}")
+            left.append(reason(error, file.name))
     return Fixed(done=tuple(done), left=tuple(left))
 
 
@@ -285,4 +285,4 @@ def _reload(root: Path, host: Host, names: Iterable[str]) -> list[str]:
 def _not_done(error: OSError) -> RemedyError:
     hint = "changing a host's limits needs root: sudo doit doctor …"
     is_denied = isinstance(error, PermissionError)
-    return RemedyError(f"{error.filename}: {error.strerror}", hint=hint if is_denied else None)
+    return RemedyError(reason(error), hint=hint if is_denied else None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, reason
 from pipeline.host.binds import dropins
 from pipeline.host.binds.dropins import Bound
 from pipeline.host.roots import access, identity, shared
@@ -219,7 +219,7 @@ def damage(layout: Layout, digest: str) -> tuple[str, ...]:
         if not shared.is_whole(layout, digest, image.rootfs):
             found.append(f"{layout.cbin(digest)}: not what the image shares")
     except OSError as error:
-        found.append(f"{error.filename or layout.shared}: {error.strerror}")
+        found.append(reason(error, layout.shared))
     return tuple(found)
 
 

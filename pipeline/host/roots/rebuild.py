@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, reason
 from pipeline.host.roots import access, identity, quota
 from pipeline.host.state import kept, records
 from pipeline.host.state.layout import environment_file, mounts_file
@@ -83,7 +83,7 @@ def rebuild(
                 disk=use.limit if (use := quota.use(root)) else 0,
             )
     except OSError as error:
-        raise StateError(f"{name}: {error.filename}: {error.strerror}") from error
+        raise StateError(f"{name}: {reason(error)}") from error
     except kept.ImageError as error:
         raise StateError(f"{name}: {error.message}", hint=error.hint) from error
 

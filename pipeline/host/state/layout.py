@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, reason
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def prepare(layout: Layout) -> None:
                 path.chmod(mode)  # the umask has no say
             check_owner(path)
     except OSError as error:
-        raise LayoutError(f"{error.filename}: {error.strerror}") from error
+        raise LayoutError(reason(error)) from error
 
 
 def check_owner(path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, reason
 from pipeline.host.binds.rules import UnitError
 from pipeline.host.state import clients, kept, records
 from pipeline.host.state.batch import Batch
@@ -54,7 +54,7 @@ def settle(layout: Layout) -> tuple[str, ...]:
             support(layout, used | set(runners.RUNNERS.values()) if known.damaged else used)
         except OSError as error:
             raise EnvironmentsError(
-                f"{error.filename or layout.state}: {error.strerror}",
+                reason(error, layout.state),
                 hint="mend this, then run the same command again",
             ) from error
         if not present and not known.damaged:
