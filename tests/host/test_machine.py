@@ -127,7 +127,7 @@ def test_nothing_is_left_after_an_interrupt(bootable: None) -> None:
 def test_nothing_is_left_when_booting_fails(
     bootable: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("machine.root_archive", lambda: tmp_path / "none.tar")
+    monkeypatch.setattr("tests.support.host.machine.root_archive", lambda: tmp_path / "none.tar")
     second = Machine()
     with pytest.raises(MachineError, match=r"none\.tar"), second:
         pass

@@ -129,11 +129,12 @@ def test_terminal_is_another_one_in_another_session(screens: list[Screen]) -> No
 
 
 def test_size_is_ours_and_stays_so(screens: list[Screen]) -> None:
-    screen = Screen("trap 'stty size' WINCH; echo READY; while :; do sleep 0.1; done")
+    screen = Screen("stty size; trap 'stty size' WINCH; echo READY; while :; do sleep 0.1; done")
     screens.append(screen)
-    screen.until(b"READY")
+    # a terminal that nobody gave a size (pty(7))
+    assert screen.until(b"READY").split() == [b"0", b"0", b"READY"]
     termios.tcsetwinsize(screen.descriptor, (31, 77))
-    screen.until(b"31 77")
+    assert screen.until(b"31 77").split()[3:] == [b"31", b"77"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, None])

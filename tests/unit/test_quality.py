@@ -66,9 +66,42 @@ def _is_there(module: str, name: str) -> bool:
 def test_folders_of_unit_tests_are_rooms_of_the_pipeline() -> None:
     top = PROJECT / "tests" / "unit"
     folders = {path.parent.relative_to(top) for path in top.rglob("*.py")}
-    assert (
-        sorted(folder for folder in folders if not (PROJECT / "pipeline" / folder).is_dir()) == []
+    assert [one for one in folders if not (PROJECT / "pipeline" / one).is_dir()] == []
+
+
+def _asserting(path: Path, known: frozenset[str] = frozenset()) -> set[str]:
+    """Functions, methods too, that assert themselves, or call one that does or is *known* to."""
+    found = {"raises", "warns", "fail", *known}
+    functions = list(_functions(path))
+    while more := {
+        function.name
+        for function in functions
+        if function.name not in found
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assert)
+        or (isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in found)
+    }:
+        found |= more
+    return found
+
+
+def _functions(path: Path) -> Iterator[ast.FunctionDef]:
+    tree = ast.parse(path.read_text("utf-8"))
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+def test_every_test_asserts_something() -> None:
+    top = PROJECT / "tests"
+    helpers = frozenset(
+        name for path in (top / "support").rglob("*.py") for name in _asserting(path)
     )
+    silent = [
+        f"{path.relative_to(top)}: {name}"
+        for path in sorted(top.rglob("test_*.py"))
+        for name in {one.name for one in _functions(path)} - _asserting(path, helpers)
+        if name.startswith("test_")
+    ]
+    assert silent == []
 
 
 def test_a_unit_test_that_hangs_is_ended_within_a_minute(request: pytest.FixtureRequest) -> None:

@@ -47,8 +47,10 @@ def test_removing_a_link_leaves_its_target(at: int, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["host"]
 
 
-def test_removing_what_is_not_there_is_fine(at: int) -> None:
+def test_removing_what_is_not_there_removes_nothing(at: int, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
     trees.remove(at, "none")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 def test_a_tree_deeper_than_any_path_is_removed(at: int, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def test_members_of_the_c_library_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_what_the_recipe_names_is_what_was_taken() -> None:
+    assert list(linked._differences(set(NAMES), set(NAMES))) == []
     linked.check(DROPBEAR, [*OWN, *NAMES])
 
 

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,9 @@ def test_where_no_path_is_plain_the_characters_are_named(
 
 def test_this_system_has_what_compiling_needs() -> None:
     toolchain.require()
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    pinned = extras["optional-dependencies"]["build"]
+    assert {f"{name}=={version}" for name, version in toolchain.versions()} < set(pinned)
 
 
 def test_all_that_is_missing_is_told_at_once(

@@ -63,13 +63,16 @@ def upstream() -> Sequoia:
 
 
 def problem(path: Path, signature: Signature) -> str:
-    with pytest.raises(SignatureError) as caught:
+    """What is wrong with the signature; empty if it holds."""
+    try:
         verify(path, signature, path.parent)
-    return str(caught.value)
+    except SignatureError as error:
+        return str(error)
+    return ""
 
 
 def test_a_good_signature_holds(signed: Path, upstream: Sequoia) -> None:
-    verify(signed, upstream.pin(signed.parent), signed.parent)
+    assert problem(signed, upstream.pin(signed.parent)) == ""
 
 
 def test_one_bit_of_the_file_matters(signed: Path, upstream: Sequoia) -> None:
@@ -208,7 +211,7 @@ def old() -> Dsa:
 def test_a_dsa_signature_holds_where_the_recipe_says_why(
     signed: Path, old: Dsa, hashing: int
 ) -> None:
-    verify(signed, old.pin(signed.parent, Packets(hashing=hashing)), signed.parent)
+    assert problem(signed, old.pin(signed.parent, Packets(hashing=hashing))) == ""
 
 
 def test_a_dsa_signature_is_refused_without_that_word(signed: Path, old: Dsa) -> None:
@@ -270,7 +273,7 @@ def test_a_dsa_signature_that_is_not_as_expected_is_refused(
 
 def test_the_unsigned_part_of_a_dsa_signature_is_not_believed(signed: Path, old: Dsa) -> None:
     unhashed = b"\x05\x02" + (1).to_bytes(4) + b"\x05\x03" + (1).to_bytes(4)
-    verify(signed, old.pin(signed.parent, Packets(unhashed=unhashed)), signed.parent)
+    assert problem(signed, old.pin(signed.parent, Packets(unhashed=unhashed))) == ""
 
 
 def test_two_dsa_signatures_in_one_file_are_refused(signed: Path, old: Dsa) -> None:

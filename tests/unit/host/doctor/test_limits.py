@@ -374,7 +374,9 @@ def test_refusal_says_what_was_asked_not_what_runs() -> None:
 
 
 def test_nothing_to_refuse() -> None:
-    refuse(THOUSAND, check(THOUSAND, DEBIAN))
+    rows = check(THOUSAND, DEBIAN)
+    assert blocking(rows, Stage.START) == ()
+    refuse(THOUSAND, rows)
 
 
 def test_json_has_one_object_for_each_row() -> None:

@@ -103,7 +103,7 @@ def check_prefix(prefix: Path, image: Image, count: int) -> None:
 
 @pytest.mark.parametrize("share", list(Share))
 def test_instances_are_what_the_image_says(prefix: Path, image: Image, share: Share) -> None:
-    deploy.deploy(counted(prefix, 5, share=share), image)
+    assert deploy.deploy(counted(prefix, 5, share=share), image).created == 5
     check_prefix(prefix, image, 5)
 
 
@@ -155,7 +155,7 @@ def test_more_are_added_to_what_is_there(prefix: Path, image: Image) -> None:
 
 def test_fewer_remove_nothing(prefix: Path, image: Image) -> None:
     deploy.deploy(counted(prefix, 3), image)
-    deploy.deploy(counted(prefix, 1), image)
+    assert deploy.deploy(counted(prefix, 1), image).created == 0
     check_prefix(prefix, image, 3)
 
 
@@ -193,12 +193,14 @@ def test_another_run_is_named(prefix: Path, image: Image) -> None:
 def test_the_second_of_two_runs_finds_all_done(prefix: Path, image: Image) -> None:
     child = os.fork()
     if child == 0:
+        made = 99  # it failed
         try:
-            deploy.deploy(counted(prefix, 40), image)
+            made = deploy.deploy(counted(prefix, 40), image).created
         finally:
-            os._exit(0)
-    deploy.deploy(counted(prefix, 40), image)
-    os.waitpid(child, 0)
+            os._exit(made)
+    here = deploy.deploy(counted(prefix, 40), image).created
+    there = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert {here, there} == {0, 40}
     check_prefix(prefix, image, 40)
 
 
@@ -282,7 +284,7 @@ def test_a_root_that_is_lost_is_made_again(prefix: Path, image: Image) -> None:
 def test_what_a_dead_run_left_is_removed(prefix: Path, image: Image) -> None:
     prepare(Layout(prefix))
     (Layout(prefix).new / "123/nifty1/etc").mkdir(parents=True)
-    deploy.deploy(counted(prefix, 1), image)
+    assert deploy.deploy(counted(prefix, 1), image).created == 1
     check_prefix(prefix, image, 1)
 
 
