@@ -89,13 +89,17 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One vulnerability of one component; `reason` says what the status rests on."""
+    """One vulnerability of one component; `reason` says what the status rests on.
+
+    *checked* is when the component's table was last looked through.
+    """
 
     component: str
     version: str
     cve: Cve
     status: Status
     reason: str
+    checked: date
 
 
 def audit(recipes: Recipes, names: Iterable[str]) -> tuple[Finding, ...]:
@@ -209,6 +213,7 @@ def _judged(component: Component, row: Cve, table: Table, options: Mapping[str, 
         cve=row,
         status=status,
         reason=reason,
+        checked=table.checked,
     )
 
 
