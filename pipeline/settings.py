@@ -87,6 +87,16 @@ class Settings:
         """Whether image= names a file instead of a recipe."""
         return is_path(self.image)
 
+    @property
+    def image_is_url(self) -> bool:
+        """Whether image= names an archive or a release on a web server."""
+        return is_url(self.image)
+
+
+def is_url(text: str) -> bool:
+    """Whether *text* is the URL of an archive or of a release."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+
 
 def is_path(text: str) -> bool:
     """Whether *text* is the path of an archive, not the name of a recipe."""
@@ -94,6 +104,11 @@ def is_path(text: str) -> bool:
 
 
 def _image(value: str) -> str:
+    if is_url(value):
+        # what a shell or a terminal could take for something else is in no URL
+        if not re.fullmatch(r"https?://[!-~]+", value, re.ASCII) or len(value) > 2000:
+            raise ValueError("an https:// URL, of printable ASCII")
+        return value
     if "\0" not in value and is_path(value):
         return value
     if not re.fullmatch(r"[a-z][a-z0-9-]*", value):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
+from pipeline.commands import obtain
 from pipeline.commands.choose import known_there, tells_damaged
-from pipeline.commands.places import image_path, layout_of
+from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root, refuse_deploy, wanted_of
 from pipeline.commands.start import start_and_tell
 from pipeline.host.doctor import facts
@@ -90,7 +91,8 @@ def _seen(layout: Layout, wanted: Wanted, image: Image) -> facts.Facts:
 def run(settings: Settings) -> None:
     """Plan, check the host, apply, tell systemd, and start if asked to."""
     wanted = wanted_of(settings)
-    image = images.load(image_path(settings))
+    obtained = obtain.image(settings)
+    image = images.load(obtained.path)
     if not settings.dry:
         as_root("deploy")
     refuse_deploy(settings, wanted, image)
@@ -98,6 +100,7 @@ def run(settings: Settings) -> None:
         for item in preview(wanted, image).lines():
             terminal.lines(str(item))
         return
+    obtained.remember(layout_of(settings))
     report = deploy(wanted, image)
     for note in report.notes:
         say(note)

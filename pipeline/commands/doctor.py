@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
+from pipeline.commands import obtain
 from pipeline.commands.choose import is_choosing, known_there
-from pipeline.commands.places import artifacts, image_path, layout_of
+from pipeline.commands.places import artifacts, layout_of
 from pipeline.commands.ready import as_root, of_those, typed, wanted_of
 from pipeline.commands.tables import print_table
 from pipeline.errors import NiftyError, ProblemsError, UsageError, reason
@@ -81,7 +82,7 @@ def _examined(settings: Settings) -> Examination:
     wanted = wanted_of(replace(settings, count=settings.count or 1) if is_counted else settings)
     # a host may be looked at before there is an image
     is_named = "image" in settings.given or artifacts(settings)[0].is_file()
-    image = images.load(image_path(settings)) if is_named else None
+    image = images.load(obtain.image(settings).path) if is_named else None
     return examination.examine(
         wanted,
         image,

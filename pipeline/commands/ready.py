@@ -62,6 +62,7 @@ def wanted_of(settings: Settings) -> Wanted:
 _ASKING = (
     *("authorized_keys", "count", "disk", "first", "image", "name", "names", "port", "prefix"),
     *("register", "runner", "share", "users"),
+    *("downgrade", "fresh", "keyring", "trust"),
 )
 
 

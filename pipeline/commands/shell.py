@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
-from pipeline.commands.places import image_path
+from pipeline.commands import obtain
 from pipeline.host import shell as entering
 
 if TYPE_CHECKING:
@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 def run(settings: Settings) -> None:
     """Be a shell in an image, deployed or not, without root."""
     terminal.flush()
-    raise SystemExit(entering.enter(image_path(settings), settings.command or None))
+    raise SystemExit(entering.enter(obtain.image(settings).path, settings.command or None))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
-from pipeline.commands.places import image_path, layout_of
+from pipeline.commands import obtain
+from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root
 from pipeline.errors import UsageError
 from pipeline.host import telnet as serving
@@ -40,7 +41,7 @@ def run(settings: Settings) -> None:
         return
     as_root("telnet")
     systemd.require()
-    image = images.load(image_path(settings))
+    image = images.load(obtain.image(settings).path)
     layout.prepare(where)
     with layout.locked(where):
         serving.install(server, where, image)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
-from pipeline.commands import rolling
+from pipeline.commands import obtain, rolling
 from pipeline.commands.choose import is_choosing, known_there, selected, some_of, tells_damaged
-from pipeline.commands.places import image_path, layout_of
+from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root, healed, refuse_start
 from pipeline.errors import ProblemsError
 from pipeline.host.roots import images
@@ -29,7 +29,8 @@ def run(settings: Settings) -> None:
     """Move instances to another image or runner, or back, one batch after the other."""
     chosen = selected(settings)
     runner_only = settings.runner and not (settings.rollback or "image" in settings.given)
-    image = None if runner_only or settings.rollback else images.load(image_path(settings))
+    obtained = None if runner_only or settings.rollback else obtain.image(settings)
+    image = images.load(obtained.path) if obtained else None
     is_moving = not runner_only
     if settings.dry:
         if settings.runner:
@@ -39,6 +40,8 @@ def run(settings: Settings) -> None:
         return
     as_root("upgrade")
     systemd.require()
+    if obtained:
+        obtained.remember(layout_of(settings))
     with rolling.finishing(layout_of(settings), chosen):
         chosen = healed(settings, chosen, image)
         if settings.runner:

@@ -84,8 +84,10 @@ class _Partial:
     """What has arrived, and the validator that tells whether a later part is of the same file."""
 
     sink: BinaryIO
+    expected: Expected
     done: int = 0
     validator: str | None = None
+    begun: bool = False  # an earlier run left what is done, and no validator
 
     def restart(self, step: Step) -> None:
         step(-self.done)
@@ -93,20 +95,40 @@ class _Partial:
         self.sink.truncate()
         self.done = 0
         self.validator = None
+        self.begun = False
 
 
-def download(url: str, sink: BinaryIO, size: int, *, transport: Transport, step: Step) -> None:
-    """Writes exactly *size* bytes from *url* to *sink*, an empty file, never more.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """How many bytes a file has, or, with *is_most*, has at most; *by*: who says so."""
+
+    size: int
+    by: str
+    is_most: bool = False
+
+
+def download(
+    url: str,
+    sink: BinaryIO,
+    expected: Expected,
+    *,
+    transport: Transport,
+    step: Step,
+    begun: int = 0,
+) -> None:
+    """Writes the bytes that are *expected* from *url* to *sink*, an empty file, never more.
 
     A broken transfer goes on where it broke if the server says it still has the same file, else
-    from the start. *step* is told the number of bytes, negative when they are thrown away. Raises
-    HttpError.
+    from the start. *begun* is how many bytes an earlier run left in *sink*: whether the rest fits
+    them, the caller finds out. *step* is told the number of bytes, negative when they are thrown
+    away. Raises HttpError.
     """
-    partial = _Partial(sink=sink)
+    partial = _Partial(sink=sink, expected=expected, done=begun, begun=begun > 0)
+    sink.seek(begun)
 
     def once(end: float) -> None:
         try:
-            _receive(session, url, partial, size, transport, step, end)
+            _receive(session, url, partial, transport, step, end)
         except _RangeError:
             partial.restart(step)
             raise
@@ -158,36 +180,38 @@ def _receive(
     session: requests.Session,
     url: str,
     partial: _Partial,
-    size: int,
     transport: Transport,
     step: Step,
     end: float,
 ) -> None:
     """One try: asks for the rest if that is safe, else for everything."""
     headers = {}
-    if partial.done and partial.validator:
+    expected = partial.expected
+    if partial.begun:
+        headers = {"Range": f"bytes={partial.done}-"}
+    elif partial.done and partial.validator:
         headers = {"Range": f"bytes={partial.done}-", "If-Range": partial.validator}
     elif partial.done:
         partial.restart(step)
     with _open(session, url, headers, transport) as response:
-        if response.status_code == 206 and not _continues(response, partial.done, size):
+        if response.status_code == 206 and not _continues(response, partial.done, expected):
             partial.restart(step)
             raise _AgainError("answers with another part of the file than was asked for")
         if response.status_code != 206:
             partial.restart(step)
             partial.validator = _validator(response)
-        _check_length(response, size - partial.done)
+        announced = _check_length(response, partial.done, expected)
         for chunk in _chunks(response, end):
-            if partial.done + len(chunk) > size:
-                raise HttpError(f"sends more than the {size} bytes that the recipe pins")
+            if partial.done + len(chunk) > expected.size:
+                raise HttpError(f"sends more than the {expected.size} bytes that {expected.by}")
             partial.sink.write(chunk)
             partial.done += len(chunk)
             step(len(chunk))
-        if partial.done < size:
-            raise _AgainError(f"ends after {partial.done} of {size} bytes")
+        if announced is not None and partial.done < announced:
+            raise _AgainError(f"ends after {partial.done} of {announced} bytes")
 
 
-def _continues(response: requests.Response, done: int, size: int) -> bool:
+def _continues(response: requests.Response, done: int, expected: Expected) -> bool:
     """Whether a 206 is the rest that was asked for (RFC 9110 section 14.4)."""
     found = re.fullmatch(
         r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip()
@@ -195,7 +219,9 @@ def _continues(response: requests.Response, done: int, size: int) -> bool:
     if not done or not found:
         return False
     first, last, total = found.groups()
-    return int(first) == done and int(last) == size - 1 and total in ("*", str(size))
+    size = int(total) if expected.is_most and total != "*" else expected.size
+    is_rest = int(first) == done and int(last) == size - 1
+    return is_rest and size <= expected.size and total in ("*", str(size))
 
 
 def _validator(response: requests.Response) -> str | None:
@@ -206,12 +232,20 @@ def _validator(response: requests.Response) -> str | None:
     return response.headers.get("Last-Modified")
 
 
-def _check_length(response: requests.Response, expected: int) -> None:
-    told = response.headers.get("Content-Length")
-    if told is not None and told.strip() != str(expected):
+def _check_length(response: requests.Response, done: int, expected: Expected) -> int | None:
+    """How many bytes the whole file has; None if only its end tells."""
+    told = (response.headers.get("Content-Length") or "").strip()
+    if expected.is_most:
+        if not re.fullmatch(r"[0-9]{1,15}", told):
+            return None
+        if int(told) + done > expected.size:
+            raise HttpError(f"announces {told} bytes, at most {expected.size} are taken")
+        return int(told) + done
+    if told and told != str(expected.size - done):
         raise HttpError(
-            f"announces {shown(told.strip(), most=20)} bytes, the recipe pins {expected}"
+            f"announces {shown(told, most=20)} bytes, {expected.by} {expected.size - done}"
         )
+    return expected.size
 
 
 @contextmanager

@@ -110,7 +110,8 @@ def _bring(
 ) -> None:
     if isinstance(location, Https):
         with bar(source.file, source.size, unit="bytes") as step:
-            https.download(location.url, draft.file, source.size, transport=transport, step=step)
+            size = https.Expected(size=source.size, by="the recipe pins")
+            https.download(location.url, draft.file, size, transport=transport, step=step)
     else:
         with debian.downloaded(location, work=work) as files:
             _copy(_choose(files, source), draft)

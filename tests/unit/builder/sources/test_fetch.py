@@ -23,7 +23,7 @@ from pipeline.builder.recipes.recipe import (
 from pipeline.builder.sources import debian, fetch
 from pipeline.builder.sources.store import Store
 from pipeline.net import https
-from pipeline.net.https import HttpError, Transport, download, exponential
+from pipeline.net.https import Expected, HttpError, Transport, download, exponential
 from pipeline.run import ProgramError
 from tests.support.webserver import (
     Site,
@@ -270,8 +270,9 @@ def test_an_endless_body_is_cut(
 ) -> None:
     site.answers["/f"] = [endless(chunked=chunked)]
     sink = tmp_path / "sink"
+    most = Expected(size=10_000, by="the recipe pins")
     with sink.open("w+b") as file, pytest.raises(HttpError) as caught:
-        download(site.url("/f"), file, 10_000, transport=transport, step=lambda _=1, /: None)
+        download(site.url("/f"), file, most, transport=transport, step=lambda _=1, /: None)
     assert caught.value.message == "sends more than the 10000 bytes that the recipe pins"
     assert sink.stat().st_size <= 10_000
 
@@ -279,8 +280,9 @@ def test_an_endless_body_is_cut(
 def test_a_deadline_ends_what_trickles(site: Site, transport: Transport, tmp_path: Path) -> None:
     site.answers["/f"] = [whole(BODY)]
     over = Transport(deadline=-1, authorities=transport.authorities)
+    size = Expected(size=len(BODY), by="the recipe pins")
     with (tmp_path / "sink").open("w+b") as file, pytest.raises(HttpError) as caught:
-        download(site.url("/f"), file, len(BODY), transport=over, step=lambda _=1, /: None)
+        download(site.url("/f"), file, size, transport=over, step=lambda _=1, /: None)
     assert caught.value.message == "takes too long"
 
 

@@ -1,0 +1,134 @@
+"""The archive that image= means: built here, a file, or pulled from a web server and verified."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import files, terminal
+from pipeline.commands import places
+from pipeline.errors import NiftyError, UsageError
+from pipeline.host.state import layout as layouts
+from pipeline.progress import say
+from pipeline.release import remote
+from pipeline.trust import keyring, memory
+
+if TYPE_CHECKING:
+    from pipeline.host.state.layout import Layout
+    from pipeline.release.remote import Place, Pulled
+    from pipeline.settings import Settings
+    from pipeline.trust.keyring import Keyring
+
+_SITE = Path("/etc/nifty/keyring.pgp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obtained:
+    """The archive, and what there is to remember of where it is from."""
+
+    path: Path
+    pulled: Pulled | None = None
+    first: Keyring | None = None  # that was trusted at first sight
+
+    def remember(self, layout: Layout) -> None:
+        """Keep what was seen, below the prefix. Raises LayoutError, NiftyError."""
+        if self.pulled is None or (seen := self.pulled.seen) is None:
+            return
+        layouts.prepare(layout)
+        folder = _trusted(layout)
+        try:
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o755)
+            layouts.check_owner(folder)
+            base = self.pulled.place.base
+            if self.first is not None:
+                files.put(memory.place(folder, base, "").with_suffix(".pgp"), self.first.binary)
+            image = self.pulled.named.image if self.pulled.named else ""
+            memory.remember(memory.place(folder, base, image), base, image, seen)
+        except OSError as error:
+            raise NiftyError(f"{error.filename or folder}: {error.strerror}") from error
+
+
+def image(settings: Settings) -> Obtained:
+    """What the command line means. Raises NiftyError for what is not there or not trusted."""
+    if not settings.image_is_url:
+        return Obtained(path=places.image_path(settings))
+    where = remote.place(settings.image)
+    client = remote.Client(cache=_cache(), machine=os.uname().machine, now=datetime.now(UTC))
+    layout = places.layout_of(settings)
+    if where.pin and not settings.keyring:
+        pulled = client.pinned(where)
+        say(f"{where.file}: sha256 {where.pin}, as pinned")
+        return Obtained(path=pulled.path, pulled=pulled)
+    ring, first = _ring(settings, layout, where, client)
+
+    def accept(pulled: Pulled) -> None:
+        _refuse_older(settings, layout, pulled, client.now)
+
+    pulled = client.signed(where, ring, accept)
+    if pulled.signed is not None:
+        when = f"{pulled.signed.created:%Y-%m-%d %H:%M} UTC"
+        say(f"{pulled.place.file}: signed by {pulled.signed.certificate.title}, {when}")
+    return Obtained(path=pulled.path, pulled=pulled, first=first)
+
+
+def _cache() -> Path:
+    """As systemd.exec(5) says of CacheDirectory=, and the XDG base directories for users."""
+    if given := os.environ.get("CACHE_DIRECTORY"):
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/var/cache/nifty")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nifty"
+
+
+def _trusted(layout: Layout) -> Path:
+    return layout.state / "trusted"
+
+
+def _ring(
+    settings: Settings, layout: Layout, where: Place, client: remote.Client
+) -> tuple[Keyring, Keyring | None]:
+    """Who is trusted for *where*, and the same again if that was decided just now."""
+    if settings.keyring:
+        return keyring.load(Path(settings.keyring)), None
+    if _SITE.exists():
+        return keyring.load(_SITE), None
+    kept = memory.place(_trusted(layout), where.base, "").with_suffix(".pgp")
+    if kept.exists():
+        return keyring.load(kept), None
+    if settings.trust != "first":
+        raise UsageError(
+            f"{where.base}: signed by whom?",
+            hint=f"keyring=FILE of the publisher (or {_SITE}), #sha256=… after the archive's URL, "
+            "or trust=first",
+        )
+    ring = client.published_keyring(where)
+    for one in ring.certificates:
+        say(f"{where.base} says it is {one.title}")
+    if not settings.yes:
+        answer = terminal.ask("trust this key for this source from now on? [y/N] ")
+        if answer is None:
+            raise UsageError(
+                "trust=first asks on a terminal, and there is none",
+                hint="yes=yes, after the fingerprint was compared; better: keyring=FILE",
+            )
+        if answer.strip().lower() not in ("y", "yes"):
+            raise NiftyError("not trusted, nothing was done")
+    return ring, ring
+
+
+def _refuse_older(settings: Settings, layout: Layout, pulled: Pulled, now: datetime) -> None:
+    if pulled.signed is None or pulled.seen is None:
+        return
+    name = pulled.place.url
+    if settings.fresh is not None:
+        memory.check_fresh(pulled.signed.created, settings.fresh, now, name=name)
+    if settings.downgrade:
+        return
+    image = pulled.named.image if pulled.named else ""
+    path = memory.place(_trusted(layout), pulled.place.base, image)
+    memory.check(memory.recall(path), pulled.seen, name=name)

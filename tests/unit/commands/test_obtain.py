@@ -1,0 +1,177 @@
+"""Whom `image=https://…` trusts: a keyring, a pin, or who was trusted at first; never less."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline import settings as variables
+from pipeline import terminal
+from pipeline.commands import obtain
+from pipeline.errors import NiftyError, UsageError
+from pipeline.host.state.layout import Layout
+from pipeline.release import keys, names
+from pipeline.trust import sums
+from pipeline.trust.memory import OlderError
+from tests.support import signers, webserver
+from tests.unit.release.test_publish import FIRST, SECOND, put, stem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.webserver import Site
+
+SIGNER, MALLORY = signers.signer(), signers.signer("Mallory <m@example.org>")
+OURS, THEIRS = (keys.load("t", one.made.signing, {}, signers.NOW) for one in (SIGNER, MALLORY))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with webserver.serving(tmp_path_factory.mktemp("server")) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("releases")
+    put(folder / "1", FIRST, signing=OURS)
+    put(folder / "2", SECOND, signing=OURS)
+    put(folder / "mallory", SECOND, signing=THEIRS)
+    return folder
+
+
+@pytest.fixture
+def site(server: Site, releases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    server.requests.clear()
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "cache"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.authorities))
+    monkeypatch.setattr(obtain, "_SITE", tmp_path / "etc-keyring.pgp")
+    (tmp_path / "home").mkdir(mode=0o755)
+    (tmp_path / "ours.pgp").write_bytes(SIGNER.certificate)
+    serve(server, releases / "2")
+    return server
+
+
+def serve(site: Site, folder: Path) -> None:
+    site.answers.clear()
+    for path in folder.iterdir():
+        site.answers[f"/r/{path.name}"] = [webserver.whole(path.read_bytes())]
+
+
+def got(site: Site, tmp_path: Path, *, file: str = "", **given: str) -> obtain.Obtained:
+    """What is obtained, and remembered."""
+    words = {"image": site.url(f"/r/{file}"), "prefix": str(tmp_path / "home"), **given}
+    found = obtain.image(variables.parse(words, images=["nifty"]))
+    found.remember(Layout(tmp_path / "home"))
+    return found
+
+
+def test_a_keyring_is_asked_for(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"signed by whom\?\nhint: keyring=FILE.*trust=first"):
+        got(site, tmp_path)
+    assert site.requests == []
+
+
+def test_the_keyring_that_is_given_decides(site: Site, releases: Path, tmp_path: Path) -> None:
+    found = got(site, tmp_path, keyring=str(tmp_path / "ours.pgp"))
+    file = f"{stem('2')}.tar.zst"
+    assert found.path.read_bytes() == (releases / "2" / file).read_bytes()
+    serve(site, releases / "mallory")
+    with pytest.raises(NiftyError, match="does not hold"):
+        got(site, tmp_path, keyring=str(tmp_path / "ours.pgp"))
+
+
+def test_the_host_s_own_keyring_is_the_default(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "etc-keyring.pgp").write_bytes(SIGNER.armored)
+    assert got(site, tmp_path).path.is_file()
+
+
+def test_a_pin_needs_no_keyring(site: Site, releases: Path, tmp_path: Path) -> None:
+    file = f"{stem('2')}.tar.zst"
+    pin = sums.read((releases / "2" / sums.NAME).read_bytes())[file]
+    found = got(site, tmp_path, file=f"{file}#sha256={pin}")
+    assert found.path.name == pin
+    assert [path for path, _ in site.requests] == [f"/r/{file}"]
+    with pytest.raises(NiftyError, match="has the sha256"):
+        got(site, tmp_path, file=f"{file}#sha256={'0' * 64}")
+
+
+def test_a_pin_and_a_keyring_must_both_hold(site: Site, tmp_path: Path) -> None:
+    ring, file = str(tmp_path / "ours.pgp"), f"{stem('2')}.tar.zst"
+    with pytest.raises(NiftyError, match="not the pinned one"):
+        got(site, tmp_path, file=f"{file}#sha256={'0' * 64}", keyring=ring)
+
+
+def test_trust_at_first_sight_asks_and_is_kept(
+    site: Site, releases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(terminal, "ask", lambda _question: None)
+    with pytest.raises(UsageError, match="asks on a terminal"):
+        got(site, tmp_path, trust="first")
+    monkeypatch.setattr(terminal, "ask", lambda _question: "n")
+    with pytest.raises(NiftyError, match="not trusted"):
+        got(site, tmp_path, trust="first")
+    assert list((tmp_path / "home").iterdir()) == []
+    got(site, tmp_path, trust="first", yes="yes")
+    assert SIGNER.made.fingerprint in capsys.readouterr().err
+    got(site, tmp_path)  # from now on nobody is asked
+    serve(site, releases / "mallory")
+    with pytest.raises(NiftyError, match="does not hold"):
+        got(site, tmp_path, trust="first", yes="yes")
+
+
+def test_nothing_older_is_taken_unless_that_is_asked_for(
+    site: Site, releases: Path, tmp_path: Path
+) -> None:
+    ring = str(tmp_path / "ours.pgp")
+    got(site, tmp_path, keyring=ring)
+    serve(site, releases / "1")
+    site.requests.clear()
+    with pytest.raises(OlderError, match="version 1, and 2 was seen there before"):
+        got(site, tmp_path, keyring=ring)
+    assert not [path for path, _ in site.requests if path.endswith(".zst")]
+    got(site, tmp_path, keyring=ring, downgrade="yes")
+    with pytest.raises(OlderError):  # one downgrade does not make it forget
+        got(site, tmp_path, keyring=ring)
+
+
+def test_a_fresh_signature_is_taken(site: Site, releases: Path, tmp_path: Path) -> None:
+    ring, folder = str(tmp_path / "ours.pgp"), tmp_path / "old"
+    old = signers.signer(age=timedelta(days=9))
+    (tmp_path / "ours.pgp").write_bytes(old.certificate)
+    put(folder, SECOND, signing=keys.load("t", old.made.signing, {}, signers.NOW))
+    serve(site, folder)
+    got(site, tmp_path, keyring=ring, fresh="1")
+
+
+def test_other_commands_remember_nothing(site: Site, tmp_path: Path) -> None:
+    words = {"image": site.url("/r/"), "keyring": str(tmp_path / "ours.pgp"),
+             "prefix": str(tmp_path / "home")}  # fmt: skip
+    obtain.image(variables.parse(words, images=["nifty"]))
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_the_cache_is_where_the_standards_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert str(obtain._cache()) == "/var/cache/nifty"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert str(obtain._cache()) == "/x/nifty"
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x.org/a", "https://x.org/a b", "https://x.org/\x1b[2J", "file:///etc/passwd"]
+)
+def test_what_is_no_https_url_is_no_image(url: str) -> None:
+    with pytest.raises(variables.VariablesError, match="expected an https:// URL"):
+        variables.parse({"image": url}, images=["nifty"])
+
+
+def test_the_published_keyring_is_binary(releases: Path) -> None:
+    assert (releases / "2" / names.KEYRING).read_bytes()[0] & 0x80
