@@ -83,7 +83,7 @@ def test_exposure_does_not_grow(running: Guests) -> None:
 
 
 def test_installing_again_changes_nothing(guests: Guests) -> None:
-    runner = f"runners.RUNNERS[state.Runner({guests.runner!r})]"
+    runner = f"runners.RUNNERS[records.Runner({guests.runner!r})]"
     served = f"[({runner}, suffix) for suffix in ('', '1')]"
     told = guests.call(f'print(unit_files.install({served}, Path("/home")))').stdout
     assert told == "()\n"
