@@ -1,7 +1,5 @@
 """Times `doit build`: from nothing, with nothing to do, and with one recipe changed.
 
-    .venv/bin/python benchmarks/build.py [--rounds 3]
-
 "nothing (bare doit)" is a doit whose one task has nothing to do: what Python and doit cost alone.
 Everything happens in a copy of this checkout below a temporary folder; verified downloads are taken
 along, so that no network is measured. A cold build has no cache at all, so musl is compiled, too.
@@ -14,10 +12,7 @@ import shutil
 import subprocess  # noqa: TID251 (what is timed is the process itself)
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import filesystems, results
 from pipeline.errors import NiftyError
@@ -27,6 +22,7 @@ from pipeline.run import last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from benchmarks.options import Options
 
@@ -140,9 +136,3 @@ def _seconds(root: Path) -> float:
             hint="doit build, which has to succeed here first",
         )
     return took
-
-
-if __name__ == "__main__":
-    from benchmarks.bench import main
-
-    main(["--parts", "build", *sys.argv[1:]])

@@ -1,7 +1,5 @@
 """Measures deploying beside a C program, cp, tar, snapshots and the article's loop.
 
-    python benchmarks/deploy.py [--image PATH] [--counts 10,100,1000] [--on tmpfs,ext4] [--rounds 3]
-
 Needs root: every measurement gets a file system of its own, freshly made (tmpfs, or on a loop
 device), and peers take turns, so that a busy machine slows all of them alike.
 """
@@ -9,11 +7,7 @@ device), and peers take turns, so that a busy machine slows all of them alike.
 from __future__ import annotations
 
 import statistics
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import filesystems, peers, results
 from benchmarks.fit import fit
@@ -108,9 +102,3 @@ def _notes() -> list[str]:
     scaled = (f"{peer}: {most} made and scaled" for peer, most in peers.SCALED.items())
     capped = (f"{peer}: not above {most}" for peer, most in peers.MOST.items())
     return [f"* {'; '.join(scaled)}", f"- not measured ({'; '.join(capped)})"]
-
-
-if __name__ == "__main__":
-    from benchmarks.bench import main
-
-    main(["--parts", "deploy", *sys.argv[1:]])

@@ -1,15 +1,8 @@
-"""Counts the bytes of the image beside the same tar in other packings.
-
-.venv/bin/python benchmarks/image.py [--image PATH]
-"""
+"""Counts the bytes of the image beside the same tar in other packings."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import zstandard
 
@@ -65,9 +58,3 @@ def lines(result: dict[str, Any]) -> list[str]:
     ours = sizes[".tar.zst"]
     body = [(what, f"{size:,}", f"{size / ours:.2f}") for what, size in sizes.items()]
     return results.table((name, "bytes", "of .tar.zst"), body)
-
-
-if __name__ == "__main__":
-    from benchmarks.bench import main
-
-    main(["--parts", "image", *sys.argv[1:]])

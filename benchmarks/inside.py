@@ -1,6 +1,6 @@
 """Starts, weighs and stops instances once, where PID 1 is systemd; prints JSON. Needs root.
 
-    python benchmarks/inside.py WAY COUNT IMAGE PREFIX LOOP
+    python -m benchmarks.inside WAY COUNT IMAGE PREFIX LOOP
 
 WAY is a runner's name, or `loop` for the C program at LOOP, which boots the same roots. Nothing may
 be deployed on this system beforehand, and nothing is left of it afterwards.
@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.commands import deploy, ready, rolling
 from pipeline.errors import NiftyError

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import filesystems, start
+from benchmarks import filesystems, where
 from pipeline.errors import NiftyError
 from pipeline.host.state import records
 from pipeline.paths import PROJECT
@@ -56,7 +56,7 @@ def chosen(
     """
     notes = []
     is_root = os.geteuid() == 0
-    cannot_start = start.missing() if is_root and (not parts or "start" in parts) else None
+    cannot_start = where.missing() if is_root and (not parts or "start" in parts) else None
     if not parts:
         parts = PARTS if is_root else tuple(part for part in PARTS if part not in ROOT_PARTS)
         if not is_root:

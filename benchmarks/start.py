@@ -1,7 +1,5 @@
 """Measures start, memory and stop of every runner beside a bare C loop that boots the same roots.
 
-    python benchmarks/start.py [--image PATH] [--counts 10,100,1000] [--rounds 3]
-
 Needs root. Where PID 1 is systemd it happens on this host, which must have no instances; elsewhere
 in a Debian with a real systemd that is booted for it (tests/support/host/machine.py).
 
@@ -20,8 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from benchmarks import filesystems, inside, results
 from benchmarks.compiler import compiled
 from benchmarks.fit import fit
@@ -39,24 +35,12 @@ if TYPE_CHECKING:
 
 FLOOR = "C loop"
 MEASURES = ("start", "available", "pss", "stop")
-MACHINE_CODE = PROJECT / "tests" / "support" / "host" / "machine.py"
 
 
 class Once(Protocol):
     """Starts, weighs and stops *count* instances *way*'s way."""
 
     def __call__(self, way: str, count: int, /) -> dict[str, float]: ...
-
-
-def missing() -> str | None:
-    """Why nothing can be started here as root; None if it can."""
-    if systemd.is_booted():
-        return None
-    if not MACHINE_CODE.is_file():
-        return "a systemd as PID 1, or this project's tests"
-    from tests.support.host.machine import missing_needs  # noqa: PLC0415 (of the tests)
-
-    return "; ".join(missing_needs()) or None
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -138,11 +122,12 @@ def _machine_runs(booted: Machine, options: Options, loop: Path) -> Once:
     image = folder / options.image.name
     booted.put(image, options.image.read_bytes())
     booted.put(folder / "loop", loop.read_bytes(), mode=0o755)
-    script = PROJECT / "benchmarks" / "inside.py"
+    program = (sys.executable, "-m", "benchmarks.inside")
 
     def once(way: str, count: int) -> dict[str, float]:
         told = booted.run(
-            [sys.executable, script, way, str(count), image, "/home", folder / "loop"],
+            [*program, way, str(count), image, "/home", folder / "loop"],
+            cwd=PROJECT,
             timeout=1200,
         )
         found: dict[str, float] = json.loads(told.stdout)
@@ -191,9 +176,3 @@ def _cell(row: dict[str, Any], floor: dict[str, Any], key: str) -> str:
         return text
     base = results.spread(floor[key], factor=factor).middle
     return f"{text} {one.middle / base:.1f}x" if min(one.middle, base) > 0 else f"{text} -"
-
-
-if __name__ == "__main__":
-    from benchmarks.bench import main
-
-    main(["--parts", "start", *sys.argv[1:]])

@@ -21,15 +21,14 @@ from tests.support.host.scratch import assert_nothing_left, environment
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("bootable")]
 
-BENCH = PROJECT / "benchmarks" / "bench.py"
-
 
 def words(folder: Path, *more: str) -> list[str]:
-    return [sys.executable, str(BENCH), "--out", str(folder / "out"), "--rounds", "1", *more]
+    asked = ["--out", str(folder / "out"), "--rounds", "1", *more]
+    return [sys.executable, "-m", "benchmarks", *asked]
 
 
 def measured(folder: Path, *more: str) -> Completed:
-    return run(words(folder, *more), env=environment(folder), timeout=600)
+    return run(words(folder, *more), cwd=PROJECT, env=environment(folder), timeout=600)
 
 
 def read(folder: Path, part: str) -> dict[str, Any]:
@@ -68,6 +67,7 @@ def test_starting_is_measured_beside_the_c_loop(tmp_path: Path) -> None:
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     with subprocess.Popen(
         words(tmp_path, "--parts", "deploy", "--counts", "1000", "--on", "ext4"),
+        cwd=PROJECT,
         env=environment(tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -19,6 +19,7 @@ from pipeline.commands import bench
 from pipeline.errors import NiftyError
 from pipeline.host.state.layout import Layout
 from pipeline.paths import PROJECT
+from pipeline.run import CLEAN_ENVIRONMENT, run
 from pipeline.settings import Settings, VariablesError, parse
 
 if TYPE_CHECKING:
@@ -198,10 +199,28 @@ def test_the_task_hands_its_variables_on() -> None:
     given = Settings(arch="x86_64", parts=("deploy",), counts=(10, 20), on=("xfs",), rounds=2)
     image_path = PROJECT / "artifacts" / "nifty-x86_64.tar.zst"
     assert [str(word) for word in bench.words(given)] == [
-        sys.executable, str(PROJECT / "benchmarks/bench.py"), "--image", str(image_path),
+        sys.executable, "-m", "benchmarks", "--image", str(image_path),
         "--prefix", "/home", "--rounds", "2",
         "--parts", "deploy", "--counts", "10,20", "--on", "xfs",
     ]  # fmt: skip
+
+
+_ELSEWHERE = """
+import sys
+from pipeline.commands import bench
+from pipeline.settings import Settings
+bench.run(Settings(parts=("image",), image=sys.argv[1]))
+"""
+
+
+def test_the_benchmarks_are_found_from_any_folder(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", _ELSEWHERE, "here/none.tar.zst"]
+    done = run(argv, cwd=tmp_path, env=CLEAN_ENVIRONMENT, check=False)
+    assert done.stderr.splitlines() == [
+        f"error: {tmp_path}/here/none.tar.zst: not built yet",
+        "hint: doit build, as an ordinary user; or image=PATH",
+    ]
+    assert done.returncode == 1
 
 
 @pytest.mark.parametrize(
