@@ -146,7 +146,9 @@ def test_a_fresh_signature_is_taken(site: Site, releases: Path, tmp_path: Path) 
     (tmp_path / "ours.pgp").write_bytes(old.certificate)
     put(folder, SECOND, signing=keys.load("t", old.made.signing, {}, signers.NOW))
     serve(site, folder)
-    got(site, tmp_path, keyring=ring, fresh="1")
+    (archive,) = folder.glob("*.tar.zst")
+    found = got(site, tmp_path, keyring=ring, fresh="1")
+    assert found.path.read_bytes() == archive.read_bytes()
 
 
 def test_other_commands_remember_nothing(site: Site, tmp_path: Path) -> None:
