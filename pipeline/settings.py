@@ -19,7 +19,7 @@ from pipeline.errors import ProblemsError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-ARCHITECTURES = ("x86_64", "aarch64")
+ARCHITECTURES = ("x86_64", "aarch64", "riscv64")
 
 
 class VariablesError(ProblemsError, UsageError):

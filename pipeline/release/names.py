@@ -12,7 +12,7 @@ from dataclasses import dataclass
 INDEX = "release.json"
 KEYRING, ARMORED = "nifty-keyring.pgp", "nifty-keyring.asc"
 
-WORDS = {"x86_64": "x86-64", "aarch64": "arm64"}
+WORDS = {"x86_64": "x86-64", "aarch64": "arm64", "riscv64": "riscv64"}
 _UNAMES = {word: machine for machine, word in WORDS.items()}
 _NAME = re.compile(
     r"(?P<image>[a-z][a-z0-9-]*)_(?P<version>[A-Za-z0-9][A-Za-z0-9.+~-]*)"

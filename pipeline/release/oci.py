@@ -42,6 +42,7 @@ ZSTD_ANNOTATION = "io.github.containers.compression.zstd"
 PLATFORMS: Mapping[str, Mapping[str, str]] = {
     "x86_64": {"architecture": "amd64", "os": "linux"},
     "aarch64": {"architecture": "arm64", "os": "linux"},
+    "riscv64": {"architecture": "riscv64", "os": "linux"},
 }
 
 _NAMES = "org.opencontainers.image."

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import settings
+from pipeline.builder.recipes.recipe import Extract
+from pipeline.host import inside
+from pipeline.release import names
 from pipeline.settings import Settings, VariablesError
 
 IMAGES = ("nifty", "nifty-prebuilt")
@@ -29,6 +33,13 @@ def test_the_machine_s_own_architecture_is_the_default() -> None:
     machine = os.uname().machine
     expected = machine if machine in settings.ARCHITECTURES else Settings().arch
     assert settings.parse({}, images=IMAGES).arch == expected
+
+
+def test_every_room_knows_the_same_architectures() -> None:
+    known = settings.ARCHITECTURES
+    assert get_args(Extract.model_fields["architecture"].annotation) == known
+    assert tuple(names.WORDS) == known
+    assert tuple(inside._KEYCTL) == known
 
 
 def test_every_variable_is_taken() -> None:
@@ -59,8 +70,8 @@ def test_a_variable_like_no_other_lists_all() -> None:
     [
         ("offline", "true", "yes or no"),
         ("offline", "", "yes or no"),
-        ("arch", "x86-64", "x86_64 or aarch64; did you mean 'x86_64'?"),
-        ("arch", "mips", "x86_64 or aarch64"),
+        ("arch", "x86-64", "x86_64 or aarch64 or riscv64; did you mean 'x86_64'?"),
+        ("arch", "mips", "x86_64 or aarch64 or riscv64"),
         ("format", "jsn", "did you mean 'json'?"),
         ("jobs", "0", "a whole number from 1 to 1024"),
         ("jobs", "-1", "a whole number from 1 to 1024"),

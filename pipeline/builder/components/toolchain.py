@@ -35,6 +35,9 @@ MODULES = {"_bz2": "bz2", "_lzma": "lzma"}
 
 _SEARCH = "/usr/bin:/bin"
 
+# what the kernel's own sources call a machine, where that is not its `uname -m` (arch/*)
+_KERNEL_NAMES = {"x86_64": "x86", "riscv64": "riscv"}
+
 # bzip2(1) as scripts use it: from standard input to standard output, a digit for the block size.
 _BZIP2 = """\
 import bz2, sys
@@ -157,7 +160,7 @@ def machine(target: str) -> str:
 def headers(library: Path, target: str) -> tuple[Path, ...]:
     """Folders in zig's *library* of Clang's, musl's and Linux's headers, in the order of search."""
     name = machine(target)
-    linux = {"x86_64": "x86"}.get(name, name)
+    linux = _KERNEL_NAMES.get(name, name)
     names = (f"{name}-linux-musl", "generic-musl", f"{linux}-linux-any", "any-linux-any")
     include = library / "libc" / "include"
     return (library / "include", *(include / each for each in names))

@@ -181,7 +181,7 @@ class Extract(Model):
 
     system: Literal["prebuilt"]
     member: RelativePath | None = None
-    architecture: Literal["x86_64", "aarch64"]
+    architecture: Literal["x86_64", "aarch64", "riscv64"]
 
 
 Build = Annotated[Kbuild | Autoconf | Make | Extract, Field(discriminator="system")]

@@ -20,6 +20,7 @@ from pipeline.builder.components.slots import Slots
 from pipeline.host.units.runners import RUNNERS
 from pipeline.paths import PROJECT
 from pipeline.run import run
+from pipeline.settings import ARCHITECTURES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,14 @@ def test_bzip2_that_comes_along_packs_as_the_real_one(bzip2: Path, words: str, l
 def test_bzip2_that_comes_along_refuses_what_it_cannot(bzip2: Path) -> None:
     told = run([bzip2, "-d"], check=False)
     assert (told.returncode, told.stderr) == (1, "bzip2: -d: this stand-in has -1 to -9 only\n")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_compiler_has_all_headers_for_an_architecture(architecture: str) -> None:
+    found = toolchain.find(architecture)
+    folders = toolchain.headers(found.library, found.target)
+    assert [path for path in folders if not path.is_dir()] == []
+    assert folders[-2].joinpath("asm", "unistd.h").is_file()  # the machine's own, of the kernel
 
 
 @pytest.mark.parametrize("name", ["a\\b", 'a b"c', "a\nb", "a\tb \\#", "$HOME: #'ä'"])
