@@ -63,10 +63,11 @@ def signer(
     days: int = 1826,
     signing_days: int = 396,
 ) -> Signer:
-    """A key made *age* ago: of which both parts live as many days."""
+    """A key made *age* before NOW, whose parts live as many days."""
     return Signer(openpgp.make(name, now=NOW - age, days=days, signing_days=signing_days))
 
 
-def expiring(seconds: int = 1) -> Signer:
-    """A key that is over within *seconds*."""
-    return signer(age=timedelta(days=1) - timedelta(seconds=seconds), signing_days=1)
+def expiring(seconds: int) -> Signer:
+    """A key that is good for *seconds* from now on."""
+    begin = datetime.now(UTC) - timedelta(days=1) + timedelta(seconds=seconds)
+    return Signer(openpgp.make("Late <late@example.org>", now=begin, days=9, signing_days=1))
