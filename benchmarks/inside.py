@@ -66,10 +66,11 @@ def measure(way: str, count: int, image: Path, prefix: Path, loop: Path) -> dict
     try:
         wanted = Wanted(targets=numbered(count), prefix=prefix, runner=runner)
         deploy.deploy(wanted, images.load(image))
-        chosen = records.read_all(layout)
+        known = records.look(layout)
+        chosen = known.instances
         if way == LOOP:
             return _weigh(chosen, partial(_looping, layout=layout, program=loop))
-        ready.refuse_start(Settings(prefix=prefix, runner=runner.value), chosen)
+        ready.refuse_start(Settings(prefix=prefix, runner=runner.value), chosen, known)
         sync.settle(layout)
         return _weigh(chosen, _running)
     finally:

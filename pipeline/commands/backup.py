@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import terminal
 from pipeline.commands import rolling
-from pipeline.commands.choose import selected, tells_damaged
+from pipeline.commands.choose import known_there, selected, tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root
 from pipeline.commands.tables import print_table
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 
     from pipeline.host.backup.save import Preview, Report
     from pipeline.host.state.layout import Layout
-    from pipeline.host.state.records import Instance
+    from pipeline.host.state.records import Instance, Known
     from pipeline.settings import Settings
 
 
 @tells_damaged
-def run(settings: Settings) -> None:
+def run(settings: Settings) -> Known:
     """Write the instances meant into one file."""
     if not (settings.to or settings.dry):
         raise UsageError("where to?", hint="doit backup to=FILE, or to=- for a pipe")
     as_root("backup")
     layout = layout_of(settings)
-    chosen = selected(settings)
+    known = known_there(settings)
+    chosen = selected(settings, known)
     names = [one.name for one in chosen]
     is_pipe = settings.to == "-"
     target = Path(settings.to)
@@ -46,7 +47,7 @@ def run(settings: Settings) -> None:
         _tell_preview(settings, saving.preview(layout, names))
     _refuse_running(settings, running)
     if settings.dry:
-        return
+        return known
     file = (
         nullcontext(terminal.binary())
         if is_pipe
@@ -57,6 +58,7 @@ def run(settings: Settings) -> None:
         live = () if settings.stop else [one.name for one in running]
         report = saving.backup(layout, names, sink, live=live)
     _tell_saved(settings, report)
+    return known
 
 
 def _tell_preview(settings: Settings, preview: Preview) -> None:

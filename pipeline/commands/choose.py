@@ -12,7 +12,7 @@ from pipeline.host.state import records
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from pipeline.host.state.records import Damaged, Instance
+    from pipeline.host.state.records import Damaged, Instance, Known
     from pipeline.settings import Settings
 
 
@@ -77,14 +77,15 @@ def _found(wanted: Mapping[str, None], known: Mapping[str, Instance]) -> tuple[I
     return tuple({known[name].name: known[name] for name in wanted}.values())
 
 
-def known_there(settings: Settings) -> tuple[Instance, ...]:
-    """All instances below the prefix whose state can be used."""
-    return records.read_all(layout_of(settings))
+def known_there(settings: Settings) -> Known:
+    """The state of all instances below the prefix: see `records.look`."""
+    return records.look(layout_of(settings))
 
 
-def chosen_and_damaged(settings: Settings) -> tuple[tuple[Instance, ...], tuple[Damaged, ...]]:
-    """The instances the command line means, and the state files of such that cannot be used."""
-    known = records.look(layout_of(settings))
+def chosen_and_damaged(
+    settings: Settings, known: Known
+) -> tuple[tuple[Instance, ...], tuple[Damaged, ...]]:
+    """Of those *known* the instances the command line means, and such with damaged state."""
     names = settings.names if settings.name is None else (f"nifty{settings.name}",)
     count, first = settings.count, settings.first
     lost = [one.suffix for one in known.damaged]
@@ -95,24 +96,23 @@ def chosen_and_damaged(settings: Settings) -> tuple[tuple[Instance, ...], tuple[
     return chosen, tuple(damaged)
 
 
-def selected(settings: Settings) -> tuple[Instance, ...]:
-    """The instances the command line means: all, or name=, names=, count= and first=.
+def selected(settings: Settings, known: Known) -> tuple[Instance, ...]:
+    """Those *known* that the command line means: all, or name=, names=, count= and first=.
 
     Those whose state cannot be used are left out. Raises DamagedError if no other is meant.
     """
-    chosen, damaged = chosen_and_damaged(settings)
+    chosen, damaged = chosen_and_damaged(settings, known)
     if not chosen:
         records.refuse(damaged)
     return chosen
 
 
-def tells_damaged(function: Callable[[Settings], None]) -> Callable[[Settings], None]:
-    """*function*, after which all state files that cannot be used are an error."""
+def tells_damaged(function: Callable[[Settings], Known]) -> Callable[[Settings], None]:
+    """*function*, which gives the state as it read it last: what is damaged of it is an error."""
 
     @wraps(function)
     def telling(settings: Settings) -> None:
-        function(settings)
-        records.refuse(records.look(layout_of(settings)).damaged)
+        records.refuse(function(settings).damaged)
 
     return telling
 

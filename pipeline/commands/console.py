@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
-from pipeline.commands.choose import selected
+from pipeline.commands.choose import known_there, selected
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root
 from pipeline.errors import UsageError
@@ -24,7 +24,7 @@ def run(settings: Settings) -> None:
         raise UsageError("which one?", hint="doit console name=7")
     as_root("console")
     systemd.require()
-    (chosen,) = selected(settings)
+    (chosen,) = selected(settings, known_there(settings))
     layout = layout_of(settings)
     command = settings.command or None
     terminal.flush()

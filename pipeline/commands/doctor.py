@@ -40,7 +40,7 @@ def run(settings: Settings) -> None:
         for line in (*fleet.done, *told.done) or (() if left else ("nothing to change",)):
             say(line)
         found = _examined(settings)
-    rows = (*found.rows, *standing.rows(layout_of(settings)))
+    rows = (*found.rows, *standing.rows(layout_of(settings), found.known))
     if settings.format == "json":
         terminal.json(limits.as_json(rows) + "\n")
     else:
@@ -63,9 +63,10 @@ def _mended_fleet(settings: Settings) -> Fixed:
     done: tuple[str, ...] = ()
     try:
         done = heal.heal(where)
-        old = sync.outdated(where, records.look(where))
-        if systemd.is_booted() and records.read_all(where):
-            done += tuple(f"wrote {path}" for path in (*old, *sync.settle(where)))
+        known = records.look(where)
+        old = sync.outdated(where, known)
+        if systemd.is_booted() and known.instances:
+            done += tuple(f"wrote {path}" for path in (*old, *sync.settle(where).written))
     except OSError as error:
         return Fixed(done=done, left=(reason(error),))
     except NiftyError as error:
@@ -76,8 +77,8 @@ def _mended_fleet(settings: Settings) -> Fixed:
 def _examined(settings: Settings) -> Examination:
     """What this host has for those that the command line means: to be deployed, or all there."""
     known = known_there(settings)
-    if not is_choosing(settings) and known:
-        return of_those(settings, known)
+    if not is_choosing(settings) and known.instances:
+        return of_those(settings, known.instances, known)
     is_counted = settings.name is None and not settings.names
     wanted = wanted_of(replace(settings, count=settings.count or 1) if is_counted else settings)
     # a host may be looked at before there is an image
@@ -86,6 +87,7 @@ def _examined(settings: Settings) -> Examination:
     return examination.examine(
         wanted,
         image,
+        known=known,
         typed=typed(settings),
         runner=Runner(settings.runner) if settings.runner else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
-from pipeline.commands.choose import selected
+from pipeline.commands.choose import known_there, selected
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root
 from pipeline.errors import UsageError
@@ -27,7 +27,7 @@ def run(settings: Settings) -> None:
         gone = opening.undo_nft(layout_of(settings)) if is_nft else opening.undo_firewalld()
         say("closed" if gone else "nothing to undo")
         return
-    ports = [one.port for one in selected(settings)]
+    ports = [one.port for one in selected(settings, known_there(settings))]
     if not settings.apply:
         terminal.result(opening.ruleset(ports) if is_nft else opening.service(ports))
         return

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.commands.choose import selected
+from pipeline.commands.choose import known_there, selected
 from pipeline.commands.places import layout_of
 from pipeline.errors import NiftyError, UsageError, reason
 from pipeline.host import wanted
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.host.doctor.examination import Examination
     from pipeline.host.roots.images import Image
+    from pipeline.host.state.records import Known
     from pipeline.host.wanted import Wanted
     from pipeline.settings import Settings
 
@@ -66,24 +67,28 @@ _ASKING = (
 )
 
 
-def refuse_deploy(settings: Settings, wanted: Wanted, image: Image) -> None:
-    """Raise with everything that stands against deploying, and starting if that is asked for."""
+def refuse_deploy(settings: Settings, wanted: Wanted, image: Image) -> Examination:
+    """Raise with everything that stands against deploying, and starting if that is asked for.
+
+    What was looked at, if nothing does.
+    """
     if why := examination.refusal(wanted):
         raise UsageError(why)
     found = examination.examine(wanted, image, typed=typed(settings))
     found.refuse(Stage.START if settings.start else Stage.DEPLOY)
+    return found
 
 
-def refuse_start(settings: Settings, chosen: Sequence[Instance]) -> None:
-    """Raise with everything that would make starting *chosen* fail half-way.
+def refuse_start(settings: Settings, chosen: Sequence[Instance], known: Known) -> None:
+    """Raise with everything that would make starting *chosen* of those *known* fail half-way.
 
     With runner= it is that runner that is to start them.
     """
-    of_those(settings, chosen).refuse(Stage.START)
+    of_those(settings, chosen, known).refuse(Stage.START)
 
 
-def of_those(settings: Settings, chosen: Sequence[Instance]) -> Examination:
-    """What this host has for instances that are deployed."""
+def of_those(settings: Settings, chosen: Sequence[Instance], known: Known) -> Examination:
+    """What this host has for *chosen*, of those *known* to be deployed."""
     asked = wanted.Wanted(
         targets=tuple(wanted.Target(one.suffix) for one in chosen),
         prefix=settings.prefix,
@@ -91,7 +96,7 @@ def of_those(settings: Settings, chosen: Sequence[Instance]) -> Examination:
         disk=settings.disk,
     )
     runner = Runner(settings.runner) if settings.runner else None
-    return examination.examine(asked, None, typed=typed(settings), runner=runner)
+    return examination.examine(asked, None, known=known, typed=typed(settings), runner=runner)
 
 
 def typed(settings: Settings) -> tuple[str, ...]:
@@ -101,17 +106,18 @@ def typed(settings: Settings) -> tuple[str, ...]:
     )
 
 
-def healed(
-    settings: Settings, chosen: Sequence[Instance], image: Image | None = None
-) -> tuple[Instance, ...]:
-    """*chosen* as they are once what they would not run without is mended, if that is lost."""
+def healed(settings: Settings, known: Known, image: Image | None = None) -> Known:
+    """The state once what those meant would not run without is mended, if that is lost.
+
+    It is read again only then.
+    """
     try:
-        told = heal.heal_if_needed(layout_of(settings), chosen, image)
+        told = heal.heal_if_needed(layout_of(settings), selected(settings, known), image)
     except OSError as error:
         raise _not_mended(error) from error
     for line in told:
         say(line)
-    return selected(settings) if told else tuple(chosen)
+    return known_there(settings) if told else known
 
 
 def _not_mended(error: OSError) -> NiftyError:

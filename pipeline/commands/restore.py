@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import terminal
 from pipeline.commands import choose
-from pipeline.commands.choose import tells_damaged
+from pipeline.commands.choose import known_there, tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root, typed
 from pipeline.errors import UsageError, ends
@@ -16,7 +16,7 @@ from pipeline.host.backup import restorable, scanning, sections
 from pipeline.host.backup import restore as making
 from pipeline.host.doctor.rows import Stage
 from pipeline.host.state.layout import check_link
-from pipeline.host.state.records import Instance, Runner, read_all
+from pipeline.host.state.records import Instance, Known, Runner
 from pipeline.host.units import control, sync
 from pipeline.progress import say
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @tells_damaged
-def run(settings: Settings) -> None:
+def run(settings: Settings) -> Known:
     """Make the instances in a file, and start them if asked to."""
     if not settings.source:
         raise UsageError("from what?", hint="doit restore from=FILE, as 'doit backup' made it")
@@ -48,13 +48,13 @@ def run(settings: Settings) -> None:
         todo = restorable.decide(scanned, layout, Stage.START if settings.start else Stage.DEPLOY)
         if settings.dry:
             _tell_planned(settings, todo)
-            return
+            return known_there(settings)
         for warning in todo.warnings:
             say(f"warning: {warning}")
         todo = making.restore(backup, scanned, layout)
     names = {one.name for one in (*todo.make, *todo.done)}
-    sync.settle(layout)
-    chosen = tuple(one for one in read_all(layout) if one.name in names)
+    known = sync.settle(layout).known
+    chosen = tuple(one for one in known.instances if one.name in names)
     control.enable([one for one in chosen if one.boot])
     making.end(layout)
     say(f"{len(todo.make)} restored, {len(todo.done)} were restored already")
@@ -65,6 +65,7 @@ def run(settings: Settings) -> None:
         terminal.json(json.dumps([_row(one) for one in chosen], indent=1) + "\n")
     elif chosen:
         terminal.lines(f"ssh -F {layout.ssh_config} {chosen[0].name}")
+    return known
 
 
 def _listed(settings: Settings, listed: Sequence[Instance]) -> tuple[Instance, ...]:

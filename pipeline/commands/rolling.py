@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pipeline.host.roots.images import Image
-    from pipeline.host.roots.upgrade import Kept
+    from pipeline.host.roots.upgrade import Differences, Kept
     from pipeline.host.state.layout import Layout
-    from pipeline.host.state.records import Instance
+    from pipeline.host.state.records import Instance, Known
 
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def _change_batch(layout: Layout, part: Sequence[Instance], runner: records.Runn
                 [f"{error.filename or layout.state}: {error.strerror}"],
                 hint="mend this, then run the same command again: it finishes what is left",
             ) from error
-        sync.settle(layout)
+        sync.follow(layout, [one.suffix for one in part], units=True)
         _enable_again(layout, part)
 
     _restarted(
@@ -119,7 +119,7 @@ def _change_batch(layout: Layout, part: Sequence[Instance], runner: records.Runn
         part,
         change,
         told=f"stopped: of {len(part)} instances not all came back with runner={runner}:",
-        hint=f"'doit upgrade runner={part[0].runner} {meaning(part)}' goes back",
+        hint=lambda: f"'doit upgrade runner={part[0].runner} {meaning(part)}' goes back",
     )
 
 
@@ -194,7 +194,12 @@ def _start(layout: Layout, some: Sequence[Instance]) -> None:
 
 
 def _restarted(
-    layout: Layout, part: Sequence[Instance], change: Callable[[], T], *, told: str, hint: str
+    layout: Layout,
+    part: Sequence[Instance],
+    change: Callable[[], T],
+    *,
+    told: str,
+    hint: Callable[[], str],
 ) -> T:
     """What *change* gave, done while *part* is stopped; what ran runs again and answers SSH.
 
@@ -211,7 +216,7 @@ def _restarted(
     try:
         _start(layout, _anew(layout, wanted))
     except FleetError as error:
-        raise FleetError(told, error.problems, hint=hint) from error
+        raise FleetError(told, error.problems, hint=hint()) from error
     return result
 
 
@@ -239,22 +244,23 @@ def upgrade(
 ) -> UpgradeReport:
     """Move *chosen* to *image* (None: each back to its previous one), *batch* at a time.
 
-    Within `finishing`. What ran answers SSH before the next batch begins. Raises FleetError at the
+    Within `finishing`, and `tidy` after it. A batch reads and writes what its own instances have,
+    nothing of others. What ran answers SSH before the next batch begins. Raises FleetError at the
     first batch that does not come back, UpgradeError for what cannot be moved. Those whose image is
     lost stay as they are, and are told.
     """
-    suffixes = [one.suffix for one in chosen]
-    moves = upgrading.preview_upgrade(layout.prefix, suffixes, image)
+    moves = upgrading.preview_upgrade(layout, chosen, image)
     lost = upgrading.lost_images(layout, moves, image)
     stay = [move for move in moves if not lost.keys().isdisjoint((move.old, move.new))]
     moving = {move.suffix for move in moves} - {move.suffix for move in stay}
     todo = [one for one in chosen if one.suffix in moving]
     moved: list[str] = []
     kept: list[Kept] = []
+    differ = upgrading.Differences(layout)
     with progress.bar("upgrade", len(todo)) as step:
         for at in range(0, len(todo), batch):
             part = todo[at : at + batch]
-            report = _upgrade_batch(layout, part, image, before=todo[:at])
+            report = _upgrade_batch(layout, part, image, before=todo[:at], differ=differ)
             moved += report.moved
             kept += report.kept
             step(len(part))
@@ -267,29 +273,48 @@ def upgrade(
 
 
 def _upgrade_batch(
-    layout: Layout, part: Sequence[Instance], image: Image | None, *, before: Sequence[Instance]
+    layout: Layout,
+    part: Sequence[Instance],
+    image: Image | None,
+    *,
+    before: Sequence[Instance],
+    differ: Differences,
 ) -> UpgradeReport:
+    moved = (*before, *part)
+
     def change() -> UpgradeReport:
-        report = upgrading.upgrade(layout.prefix, [one.suffix for one in part], image)
-        sync.settle(layout)
+        suffixes = [one.suffix for one in part]
+        report = upgrading.upgrade(layout, suffixes, image, differ=differ)
+        sync.follow(layout, suffixes)
         return report
 
-    moved = meaning([*before, *part])
     return _restarted(
         layout,
         part,
         change,
         told=f"upgrade stopped after {len(before)} instances, "
         f"the next {len(part)} did not all come back:",
-        hint=f"'doit upgrade rollback=yes {moved}' brings the previous image back",
+        hint=lambda: f"'doit upgrade rollback=yes {meaning(moved)}' brings the previous image back",
     )
 
 
-def undeploy(layout: Layout, chosen: Sequence[Instance], damaged: Sequence[str] = ()) -> None:
+def tidy(layout: Layout) -> Known:
+    """Once all batches are done: remove what nobody needs any more, and have the lists right.
+
+    The state as it is then. Raises as `sync.settle`.
+    """
+    with locked(layout):
+        known = records.look(layout)
+        upgrading.tidy(layout, known)
+        sync.tell(layout, known)
+    return known
+
+
+def undeploy(layout: Layout, chosen: Sequence[Instance], damaged: Sequence[str] = ()) -> Known:
     """Stop *chosen*, take them out of the boot, and remove them; the last one takes the units.
 
-    So for *damaged*, suffixes of instances whose state cannot be used, whatever they run by. Raises
-    FleetError, UndeployError, UnitFilesError.
+    So for *damaged*, suffixes of instances whose state cannot be used, whatever they run by. The
+    state as it is then. Raises FleetError, UndeployError, UnitFilesError.
     """
     suffixes = [*(one.suffix for one in chosen), *damaged]
     owed.drop(layout, run=suffixes, boot=suffixes)
@@ -298,7 +323,7 @@ def undeploy(layout: Layout, chosen: Sequence[Instance], damaged: Sequence[str] 
     control.retire(chosen)
     control.end_unknown(damaged)
     removing.undeploy(layout.prefix, suffixes)
-    sync.settle(layout)
+    return sync.settle(layout).known
 
 
 def clear_up(layout: Layout) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
-from pipeline.commands.choose import selected
+from pipeline.commands.choose import known_there, selected
 from pipeline.errors import UsageError
 from pipeline.host.state.layout import Layout
 from pipeline.host.state.records import Instance
@@ -28,6 +28,6 @@ def run(settings: Settings) -> None:
     """Become ssh, in one instance."""
     if settings.name is None:
         raise UsageError("which one?", hint="doit ssh name=7")
-    (chosen,) = selected(settings)
+    (chosen,) = selected(settings, known_there(settings))
     terminal.flush()
     replace(ssh_argv(chosen, settings.prefix))

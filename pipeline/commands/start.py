@@ -14,23 +14,25 @@ from pipeline.progress import say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.host.state.records import Instance
+    from pipeline.host.state.records import Instance, Known
     from pipeline.settings import Settings
 
 
 @tells_damaged
-def run(settings: Settings) -> None:
+def run(settings: Settings) -> Known:
     """Start the instances meant, and wait for their SSH banners."""
     as_root("start")
     systemd.require()
-    chosen = healed(settings, selected(settings))
-    refuse_start(settings, chosen)
-    sync.settle(layout_of(settings))
-    start_and_tell(settings, chosen)
+    known = healed(settings, known_there(settings))
+    chosen = selected(settings, known)
+    refuse_start(settings, chosen, known)
+    known = sync.settle(layout_of(settings)).known
+    start_and_tell(settings, chosen, known)
+    return known
 
 
-def start_and_tell(settings: Settings, chosen: Sequence[Instance]) -> None:
-    """Start *chosen*, which owes them nothing any more, and say so."""
-    control.start(chosen, known=known_there(settings))
+def start_and_tell(settings: Settings, chosen: Sequence[Instance], known: Known) -> None:
+    """Start *chosen* of those *known*, which owes them nothing any more, and say so."""
+    control.start(chosen, known=known.instances)
     owed.drop(layout_of(settings), run=[one.suffix for one in chosen])
     say(f"{len(chosen)} answer SSH")

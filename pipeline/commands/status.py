@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.host.state.records import Instance
+    from pipeline.host.state.records import Instance, Known
     from pipeline.host.units.cgroup import Memory
     from pipeline.host.units.systemd import State
     from pipeline.settings import Settings
@@ -173,17 +173,19 @@ def _told(row: Row) -> str:
 
 
 @tells_damaged
-def run(settings: Settings) -> None:
+def run(settings: Settings) -> Known:
     """A table of the instances meant, or JSON."""
     # a program that reads this takes none for an answer
-    is_none = settings.format == "json" and not is_choosing(settings) and not known_there(settings)
-    chosen = () if is_none else selected(settings)
-    found = rows(chosen, known=known_there(settings), prefix=settings.prefix)
+    known = known_there(settings)
+    is_none = settings.format == "json" and not is_choosing(settings) and not known.instances
+    chosen = () if is_none else selected(settings, known)
+    found = rows(chosen, known=known.instances, prefix=settings.prefix)
     running = {row.name for row in found if not row.state.is_at_rest}
     for line in standing.forgotten_lines(layout_of(settings), chosen, running):
         say(f"warning: {line}")
     if settings.format == "json":
         terminal.json(as_json(found))
-        return
+        return known
     head, *lines = as_table(found)
     print_table(head, lines)
+    return known

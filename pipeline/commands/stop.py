@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.commands.choose import selected, tells_damaged
+from pipeline.commands.choose import known_there, selected, tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root
 from pipeline.host.state import owed
@@ -12,15 +12,18 @@ from pipeline.host.units import control, systemd
 from pipeline.progress import say
 
 if TYPE_CHECKING:
+    from pipeline.host.state.records import Known
     from pipeline.settings import Settings
 
 
 @tells_damaged
-def run(settings: Settings) -> None:
+def run(settings: Settings) -> Known:
     """Stop the instances meant, and wait until nothing of them runs."""
     as_root("stop")
     systemd.require()
-    chosen = selected(settings)
+    known = known_there(settings)
+    chosen = selected(settings, known)
     owed.drop(layout_of(settings), run=[one.suffix for one in chosen])
     control.stop(chosen)
     say(f"{len(chosen)} stopped")
+    return known

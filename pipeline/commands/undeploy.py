@@ -7,39 +7,40 @@ from typing import TYPE_CHECKING
 
 from pipeline import terminal
 from pipeline.commands import rolling
-from pipeline.commands.choose import chosen_and_damaged, some_of, tells_damaged
+from pipeline.commands.choose import chosen_and_damaged, known_there, some_of, tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root
 from pipeline.errors import NiftyError, UsageError
 from pipeline.host.roots import undeploy as removing
-from pipeline.host.state import records
 from pipeline.host.units import systemd
 from pipeline.progress import say
 
 if TYPE_CHECKING:
+    from pipeline.host.state.records import Known
     from pipeline.settings import Settings
 
 
 @tells_damaged
-def run(settings: Settings) -> None:
+def run(settings: Settings) -> Known:
     """Stop instances and remove them with all their data."""
     where = layout_of(settings)
-    known = records.look(where)
+    known = known_there(settings)
     if not (known.instances or known.damaged or settings.dry or os.geteuid()):
         rolling.clear_up(where)
-    chosen, damaged = chosen_and_damaged(settings)
+    chosen, damaged = chosen_and_damaged(settings, known)
     lost = [one.suffix for one in damaged]
     suffixes = [*(one.suffix for one in chosen), *lost]
     if settings.dry:
-        for item in removing.preview_undeploy(settings.prefix, suffixes):
+        for item in removing.preview_undeploy(where, known, suffixes):
             terminal.lines(str(item))
-        return
+        return known
     as_root("undeploy")
     if not settings.yes:
         _ask(f"remove {some_of(suffixes)} below {settings.prefix} with all data in them?")
     systemd.require()
-    rolling.undeploy(where, chosen, lost)
+    known = rolling.undeploy(where, chosen, lost)
     say(f"{len(suffixes)} removed")
+    return known
 
 
 def _ask(question: str) -> None:

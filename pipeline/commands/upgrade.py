@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
@@ -9,25 +11,27 @@ from pipeline.commands import obtain, rolling
 from pipeline.commands.choose import is_choosing, known_there, selected, some_of, tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root, healed, refuse_start
-from pipeline.errors import ProblemsError
+from pipeline.errors import NiftyError, ProblemsError
 from pipeline.host.roots import images
 from pipeline.host.roots import upgrade as upgrading
 from pipeline.host.state import owed
-from pipeline.host.state.records import Instance, Runner
-from pipeline.host.units import sync, systemd, unit_files
+from pipeline.host.state.records import Runner
+from pipeline.host.units import sync, systemd
 from pipeline.progress import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.host.roots.images import Image
+    from pipeline.host.state.records import Instance, Known
     from pipeline.settings import Settings
 
 
 @tells_damaged
-def run(settings: Settings) -> None:
+def run(settings: Settings) -> Known:
     """Move instances to another image or runner, or back, one batch after the other."""
-    chosen = selected(settings)
+    known = known_there(settings)
+    chosen = selected(settings, known)
     runner_only = settings.runner and not (settings.rollback or "image" in settings.given)
     obtained = None if runner_only or settings.rollback else obtain.image(settings)
     image = images.load(obtained.path) if obtained else None
@@ -37,21 +41,27 @@ def run(settings: Settings) -> None:
             _preview_runner(settings, chosen)
         if is_moving:
             _preview_move(settings, chosen, image)
-        return
+        return known
     as_root("upgrade")
     systemd.require()
+    layout = layout_of(settings)
     if obtained:
-        obtained.remember(layout_of(settings))
-    with rolling.finishing(layout_of(settings), chosen):
-        chosen = healed(settings, chosen, image)
-        if settings.runner:
-            _change_runner(settings, chosen, image)
-        if is_moving:
-            _move(settings, selected(settings), image)
-    # where nothing moved, there may be units of an older version of this program
-    served = [(unit_files.runner_of(one), one.suffix) for one in known_there(settings)]
-    if unit_files.check(served, settings.prefix):
-        sync.settle(layout_of(settings))
+        obtained.remember(layout)
+    try:
+        with rolling.finishing(layout, chosen):
+            # it may have waited for another run, which changed them
+            healed(settings, known, image)
+            known = sync.settle(layout).known
+            if settings.runner:
+                known = _change_runner(settings, known, image)
+            if is_moving:
+                _move(settings, selected(settings, known), image)
+    except BaseException:
+        # what led here is told; the next run tidies what is left
+        with suppress(NiftyError):
+            rolling.tidy(layout)
+        raise
+    return rolling.tidy(layout)
 
 
 def _preview_runner(settings: Settings, chosen: Sequence[Instance]) -> None:
@@ -63,8 +73,7 @@ def _preview_runner(settings: Settings, chosen: Sequence[Instance]) -> None:
 def _preview_move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
     if _is_rollback_of_all(settings):
         chosen = rolling.way_back(chosen, owed.read(layout_of(settings)).back)
-    suffixes = [one.suffix for one in chosen]
-    for move in upgrading.preview_upgrade(settings.prefix, suffixes, image):
+    for move in upgrading.preview_upgrade(layout_of(settings), chosen, image):
         terminal.lines(str(move))
 
 
@@ -93,11 +102,16 @@ def _move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -
         )
 
 
-def _change_runner(settings: Settings, chosen: Sequence[Instance], image: Image | None) -> None:
-    """Have another runner start *chosen*, once it is known that all can be done, *image* too."""
+def _change_runner(settings: Settings, known: Known, image: Image | None) -> Known:
+    """Have another runner start those meant, once it is known that all can be done, *image* too.
+
+    The state as it is then.
+    """
+    chosen = selected(settings, known)
     if image is not None:
-        upgrading.preview_upgrade(settings.prefix, [one.suffix for one in chosen], image)
-    refuse_start(settings, chosen)
+        upgrading.preview_upgrade(layout_of(settings), chosen, image)
+    refuse_start(settings, chosen, known)
     runner = Runner(settings.runner)
     over = rolling.change_runner(layout_of(settings), chosen, runner, batch=settings.batch)
     say(f"{len(over)} started by runner={settings.runner} now")
+    return known.with_those(replace(one, runner=runner) for one in over)

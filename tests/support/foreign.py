@@ -186,12 +186,13 @@ def _lay_out(packed: Path, top: Path, architecture: str) -> str:
     client = top / "client"
     client.mkdir(mode=0o700)
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", client / "key"])
+    # images.load would refuse it here
+    blank = identity.blank(rootfs, manifest)
     image = images.Image(
-        rootfs=rootfs, manifest=manifest, archive=b"", digest=rootfs.digest
-    )  # images.load would refuse it here
+        rootfs=rootfs, manifest=manifest, archive=b"", digest=rootfs.digest, blank=blank
+    )
     granted = Access(lines=((client / "key.pub").read_text("ascii").strip(),))
     entries = images.entries_of(image, Share.NONE, granted)
-    blank = identity.blank(rootfs, manifest)
     key = identity.new_host_key()
     root = top / "root"
     root.mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.host.roots import images
+from pipeline.host.roots import identity, images
 from pipeline.image import archive, inittab, manifest
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
 
@@ -85,7 +85,13 @@ def make_image(
     )
     rootfs = manifest.add(described, content)
     packed = archive.write_tar(rootfs, mtime=0)
-    return images.Image(rootfs=rootfs, manifest=described, archive=packed, digest=rootfs.digest)
+    return images.Image(
+        rootfs=rootfs,
+        manifest=described,
+        archive=packed,
+        digest=rootfs.digest,
+        blank=identity.blank(rootfs, described),
+    )
 
 
 def key_file(folder: Path) -> Path:

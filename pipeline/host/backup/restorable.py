@@ -78,7 +78,7 @@ def decide(scanned: Scanned, layout: Layout, stage: Stage | None = None) -> Todo
     All that *stage* depends on is looked at; None: what may have changed since. Raises
     RefusedError with all that stands against restoring it here.
     """
-    return _decided(_Case(scanned, facts.gather(layout), layout), stage)
+    return _decided(_Case(scanned, facts.gather(layout, records.look(layout)), layout), stage)
 
 
 @dataclass(slots=True)

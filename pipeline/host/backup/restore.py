@@ -50,6 +50,7 @@ def restore(backup: Backup, scanned: Scanned, layout: Layout, *, wait: bool = Tr
         trees.empty(layout.new)
         todo = restorable.decide(scanned, layout)
         named = 0
+        left = None
         try:
             _stage(backup, todo, layout)
             files.put(layout.restoring, f"{todo.seal}\n".encode())
@@ -58,7 +59,8 @@ def restore(backup: Backup, scanned: Scanned, layout: Layout, *, wait: bool = Tr
             for one in todo.make:
                 _name(one, layout)
                 named += 1
-            clients.write(layout, records.read_all(layout))
+            left = records.look(layout)
+            clients.write(layout, left.instances)
             files.sync(layout.prefix)
         except (OSError, KeyboardInterrupt) as error:
             raise StoppedError(
@@ -69,7 +71,7 @@ def restore(backup: Backup, scanned: Scanned, layout: Layout, *, wait: bool = Tr
             ) from error
         finally:
             trees.empty(layout.new)
-            upgrade.tidy(layout)
+            upgrade.tidy(layout, records.look(layout) if left is None else left)
     return todo
 
 

@@ -209,7 +209,8 @@ def _chosen(
     layout: Layout, names: Sequence[str], notes: Notes
 ) -> tuple[tuple[Instance, ...], dict[str, bytes]]:
     """The instances to be saved, and the archives of the images they need by digest; checked."""
-    known = {one.name: one for one in records.read_all(layout)}
+    suffixes = [name.removeprefix("nifty") for name in names]
+    known = {one.name: one for one in records.look_at(layout, suffixes).instances}
     problems = [f"{name}: not deployed any more" for name in names if name not in known]
     chosen = [known[name] for name in names if name in known]
     chosen.sort(key=lambda one: records.order(one.suffix))

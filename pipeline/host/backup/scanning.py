@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import NiftyError
 from pipeline.host.backup import inventory
 from pipeline.host.backup.parcel import Kind, Member
-from pipeline.host.doctor import facts
+from pipeline.host.doctor import site
 from pipeline.host.roots import images
 
 if TYPE_CHECKING:
@@ -117,6 +117,6 @@ def scan(backup: Backup, layout: Layout, wish: Wish, *, typed: tuple[str, ...] =
     """
     listed = backup.inventory()
     chosen = wish.choose(listed.instances)
-    found = Scan(chosen, facts.gather(layout).site.prefix)
+    found = Scan(chosen, site.read(prefix=layout.prefix).prefix)
     seal = backup.read(found, "check")
     return Scanned(listed=listed, chosen=chosen, scan=found, seal=seal, wish=wish, typed=typed)

@@ -10,7 +10,7 @@ from pipeline.host.doctor import facts, limits, plan, probe
 from pipeline.host.doctor.rows import Row, Stage, Status
 from pipeline.host.roots import access, needs
 from pipeline.host.roots.needs import USUAL
-from pipeline.host.state import layout
+from pipeline.host.state import layout, records
 from pipeline.host.state.records import Users
 from pipeline.host.units import systemd, unit_files, watch
 from pipeline.host.units.runner import Launch
@@ -23,17 +23,25 @@ if TYPE_CHECKING:
     from pipeline.errors import NiftyError
     from pipeline.host.doctor import rows
     from pipeline.host.doctor.probe import Host
+    from pipeline.host.roots.access import Access
     from pipeline.host.roots.images import Image
-    from pipeline.host.state.records import Instance, Runner
+    from pipeline.host.roots.needs import Needs
+    from pipeline.host.state.records import Instance, Known, Runner
     from pipeline.host.wanted import Wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What was *asked* of this host, and a row for each thing looked at."""
+    """What was *asked* of this host, and a row for each thing looked at.
+
+    And what was read for that: the state, the keys of the command line, and what an instance takes.
+    """
 
     asked: rows.Asked
     rows: tuple[Row, ...]
+    known: Known
+    granted: Access | None
+    needs: Needs
 
     def refuse(self, stage: Stage) -> None:
         """Raise PlanError with everything that would make *stage* fail, before it begins."""
@@ -44,28 +52,37 @@ def examine(
     wanted: Wanted,
     image: Image | None,
     *,
+    known: Known | None = None,
     typed: tuple[str, ...] = (),
     runner: Runner | None = None,
 ) -> Examination:
     """Look at everything that *wanted* depends on; touches nothing.
 
-    *image* None: the usual one, for who asks before it is built. *typed*: the variables of the
-    command line. *runner*: what starts all of them, None for what each has or is to have. Raises
-    LayoutError for a prefix that is a link, KeysError, StateError.
+    *known*: the state, if that was read already. *image* None: the usual one, for who asks before
+    it is built. *typed*: the variables of the command line. *runner*: what starts all of them, None
+    for what each has or is to have. Raises LayoutError for a prefix that is a link, KeysError,
+    StateError.
     """
     layout.check_link(wanted.prefix)
-    known = facts.gather(layout.Layout(wanted.prefix))
-    taken = USUAL if image is None else needs.of_image(image, wanted, access.keys_for(wanted))
+    where = layout.Layout(wanted.prefix)
+    state = records.look(where) if known is None else known
+    granted = None if image is None else access.keys_for(wanted)
+    taken = USUAL if image is None else needs.of_image(image, wanted, granted)
     asked = plan.ask(
-        wanted, known, taken, running=running(known.instances), runner=runner, typed=typed
+        wanted,
+        facts.gather(where, state),
+        taken,
+        running=running(state.instances),
+        runner=runner,
+        typed=typed,
     )
     host = probe.read(prefix=wanted.prefix)
     found = (
         *limits.check(asked, host),
         *_runner_row(wanted, runner),
-        *_unit_row(wanted, known.instances, host, runner),
+        *_unit_row(wanted, state.instances, host, runner),
     )
-    return Examination(asked=asked, rows=found)
+    return Examination(asked=asked, rows=found, known=state, granted=granted, needs=taken)
 
 
 def running(known: Iterable[Instance]) -> frozenset[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pipeline.host.doctor.site import Site
     from pipeline.host.state.layout import Layout
-    from pipeline.host.state.records import Instance
+    from pipeline.host.state.records import Instance, Known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +45,15 @@ class Facts:
     is_root: bool = True
 
 
-def gather(layout: Layout) -> Facts:
-    """The facts of this host; changes nothing. Raises StateError, or LayoutError with the path."""
-    found = records.look(layout)
-    instances = found.instances
-    damaged = frozenset(one.suffix for one in found.damaged)
+def gather(layout: Layout, known: Known) -> Facts:
+    """The facts of this host, the state of which is *known*; changes nothing.
+
+    Raises LayoutError with the path of what cannot be looked at.
+    """
+    damaged = frozenset(one.suffix for one in known.damaged)
     try:
         return Facts(
-            instances=instances,
+            instances=known.instances,
             damaged=damaged,
             taken=frozenset(_slots(layout, damaged)),
             roots=layouts.instance_roots(layout),
@@ -63,8 +64,8 @@ def gather(layout: Layout) -> Facts:
                 if name.endswith(".json")
             ),
             leftovers=tuple(sorted(layouts.names(layout.new))),
-            lists_current=not (instances or layout.known_hosts.exists())
-            or clients.are_current(layout, instances),
+            lists_current=not (known.instances or layout.known_hosts.exists())
+            or clients.are_current(layout, known.instances),
             is_root=os.geteuid() == 0,
         )
     except OSError as error:

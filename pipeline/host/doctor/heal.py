@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 _NAMED = 5
 
 
-def rows(layout: Layout) -> Iterator[Row]:
-    """A row for state, each image, roots, and what is made from the state, if it is damaged.
-
-    Raises StateError if nothing can be seen.
-    """
-    known = records.look(layout)
+def rows(layout: Layout, known: Known) -> Iterator[Row]:
+    """A row for state, each image, roots, and what is made from the state, if it is damaged."""
     if known.damaged:
         yield _row(
             "state of instances",
@@ -90,11 +86,14 @@ def heal(layout: Layout, image: Image | None = None) -> tuple[str, ...]:
         trees.empty(layout.new)
         known = records.look(layout)
         told = [*_heal_images(layout, known.instances, image)]
-        told += _heal_states(layout, known)
-        present = records.read_all(layout)
-        if lost := mend.look(layout, present):
+        if known.damaged:
+            told += _heal_states(layout, known)
+            known = records.look(layout)
+        if lost := mend.look(layout, known.instances):
             told += mend.mend(layout, lost, _granted(layout))
-        if clients.write(layout, records.read_all(layout)):
+            # with new host keys, some of them
+            known = records.look(layout)
+        if clients.write(layout, known.instances):
             told.append(f"{layout.known_hosts} and {layout.ssh_config.name} are as the state says")
     return tuple(told)
 

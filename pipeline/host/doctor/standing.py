@@ -8,27 +8,26 @@ from pipeline.errors import some
 from pipeline.host.binds import dropins
 from pipeline.host.doctor import examination, heal, resolver
 from pipeline.host.doctor.rows import Row, Status
-from pipeline.host.state import kept, owed, records
+from pipeline.host.state import kept, owed
 from pipeline.host.wanted import meaning
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from pipeline.host.state.layout import Layout
-    from pipeline.host.state.records import Instance
+    from pipeline.host.state.records import Instance, Known
     from pipeline.libraries import LibraryRoot
 
 
-def rows(layout: Layout) -> Iterator[Row]:
-    """All there is to be said of the instances deployed. Raises as `dropin_rows`."""
-    yield from heal.rows(layout)
-    yield from dropin_rows(layout)
-    known = records.read_all(layout)
-    names = examination.running(known)
-    row = resolver.resolver_row(one for one in known if one.name in names)
+def rows(layout: Layout, known: Known) -> Iterator[Row]:
+    """All there is to be said of the instances deployed, the state being *known*."""
+    yield from heal.rows(layout, known)
+    yield from dropin_rows(layout, known.instances)
+    names = examination.running(known.instances)
+    row = resolver.resolver_row(one for one in known.instances if one.name in names)
     if row is not None:
         yield row
-    yield from forgotten_rows(layout, known, names)
+    yield from forgotten_rows(layout, known.instances, names)
 
 
 def forgotten_rows(
@@ -55,13 +54,12 @@ def forgotten_lines(
         yield f"{row.found}: down, {row.why}: {row.todo}"
 
 
-def dropin_rows(layout: Layout, root: LibraryRoot | None = None) -> Iterator[Row]:
-    """A row for each deployed image that takes libraries from the host below *root* (None: this).
-
-    Raises StateError if nothing can be seen.
-    """
+def dropin_rows(
+    layout: Layout, there: Iterable[Instance], root: LibraryRoot | None = None
+) -> Iterator[Row]:
+    """A row for each image of *there* with libraries of the host below *root* (None: this)."""
     users: dict[str, list[str]] = {}
-    for one in records.read_all(layout):
+    for one in there:
         users.setdefault(one.image, []).append(one.name)
     for digest, names in users.items():
         try:

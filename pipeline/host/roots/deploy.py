@@ -9,7 +9,7 @@ finishes what was left.
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.host.roots.access import Access
     from pipeline.host.roots.actions import Create, Plan
     from pipeline.host.roots.images import Image
-    from pipeline.host.state.records import Instance
+    from pipeline.host.state.records import Instance, Known
     from pipeline.progress import Step
 
 # Shorter ones end before a bar could be read.
@@ -44,18 +44,26 @@ class DeployError(ProblemsError):
     """A deploy that ended early: what is done stays, the rest was not begun or taken away."""
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The state after a deploy, and *notes* for the user."""
+
+    known: Known
+    notes: tuple[str, ...]
+
+
 def apply(
     todo: Plan,
     image: Image,
     granted: Access | None,
-    present: tuple[Instance, ...],
+    known: Known,
     *,
     named: Container[int] = (),
     boots: Callable[[str], bool],
-) -> list[str]:
-    """Do what *todo* says, under the lock; what was made known to the user by it.
+) -> Applied:
+    """Do what *todo* says, under the lock.
 
-    *present* are the instances recorded, *named* as in `Maker`, *boots* as in `rebuild`.
+    *known* is all that is recorded, *named* as in `Maker`, *boots* as in `rebuild`.
     Raises DeployError; known_hosts and ssh_config are right even then, if the disk has room.
     """
     layout = Layout(todo.wanted.prefix)
@@ -65,20 +73,20 @@ def apply(
             for action in todo.actions:
                 if isinstance(action, Clean):
                     trees.remove(new, action.leftover)
-        _rebound(todo, layout, present)
+        known = known.with_those(_rebound(todo, layout, known.instances))
         if todo.creations and granted is None:
             granted = access.make_fleet_key(layout)
-            notes += _fleet_key_notes(layout, present)
+            notes += _fleet_key_notes(layout, known.instances)
         if any(isinstance(action, StoreImage) for action in todo.actions):
             images.store(layout, image)
-        told = _mended(todo, granted, layout, present, boots)
+        told = _mended(todo, granted, layout, known.instances, boots)
         notes += told
         if told:
-            present = records.read_all(layout)
+            known = records.look(layout)
         if todo.creations and granted is not None:
-            _create(todo, image, granted, layout, present, named)
+            known = _create(todo, image, granted, layout, known, named)
         elif todo.actions:
-            clients.write(layout, present)
+            clients.write(layout, known.instances)
     except OSError as error:
         raise DeployError(
             f"deploy stopped, no instance was made below {layout.prefix}:",
@@ -91,7 +99,7 @@ def apply(
             ["interrupted"],
             hint="run the same command again to go on",
         ) from None
-    return notes
+    return Applied(known, tuple(notes))
 
 
 def _fleet_key_notes(layout: Layout, present: Iterable[Instance]) -> Iterator[str]:
@@ -116,10 +124,14 @@ def _mended(
     return (*told, *(mend.mend(layout, lost, granted) if lost else ()))
 
 
-def _rebound(todo: Plan, layout: Layout, present: tuple[Instance, ...]) -> None:
-    """Raises OSError with the path of a root that cannot have another bound."""
+def _rebound(todo: Plan, layout: Layout, present: Iterable[Instance]) -> list[Instance]:
+    """Those that have another bound now.
+
+    Raises OSError with the path of a root that cannot have one.
+    """
     there = {one.suffix: one for one in present}
     batch = Batch(layout)
+    done = []
     try:
         with trees.opened(layout.prefix) as at:
             for action in todo.actions:
@@ -130,9 +142,11 @@ def _rebound(todo: Plan, layout: Layout, present: tuple[Instance, ...]) -> None:
                             quota.limit(root, action.new)
                     except OSError as error:
                         raise OSError(error.errno, error.strerror, one.name) from error
-                    records.record(batch, layout, replace(one, disk=action.new))
+                    done.append(replace(one, disk=action.new))
+                    records.record(batch, layout, done[-1])
     finally:
         batch.commit()
+    return done
 
 
 def _create(
@@ -140,22 +154,22 @@ def _create(
     image: Image,
     granted: Access,
     layout: Layout,
-    present: Iterable[Instance],
+    known: Known,
     named: Container[int],
-) -> None:
+) -> Known:
+    """What is recorded then."""
     creations = todo.creations
     maker = Maker(layout, todo.wanted, image, granted, named)
-    there = {one.suffix: one for one in present}
-
+    whole: list[Instance] = []
     for at in range(0, len(creations), _BATCH):
         part = creations[at : at + _BATCH]
         done, problems = _make(maker, part, layout, _bar(at, len(creations)))
-        there |= {action.suffix: maker.instance(action, made) for action, made in done}
+        whole += (maker.instance(action, made) for action, made in done)
         if problems:
             raise _stopped(problems, creations, layout)
     try:
-        ordered = (there[suffix] for suffix in sorted(there, key=records.order))
-        if not clients.write(layout, ordered):
+        known = known.with_those(whole)
+        if not clients.write(layout, known.instances):
             files.sync(layout.prefix)
     except OSError as error:
         raise DeployError(
@@ -163,6 +177,7 @@ def _create(
             [_why(error)],
             hint="mend this, then run the same command again",
         ) from error
+    return known
 
 
 @contextmanager

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.host.roots.access import Access
+    from pipeline.host.roots.identity import Blank
     from pipeline.host.state.layout import Layout
     from pipeline.image.manifest import Manifest
 
@@ -33,13 +34,14 @@ NOTHING = Bound()
 class Image:
     """A root filesystem, its manifest, the archive with both, and the digest that names it here.
 
-    *bound* is what this host gives to its drop-ins.
+    *blank* are its files that deploy fills in, *bound* is what this host gives to its drop-ins.
     """
 
     rootfs: Rootfs
     manifest: Manifest
     archive: bytes
     digest: str
+    blank: Blank
     bound: Bound = NOTHING
 
     @property
@@ -82,12 +84,12 @@ def _checked(rootfs: Rootfs, packed: bytes, name: str) -> Image:
             raise kept.ImageError(
                 f"{name}: /{part} is to be shared; this program shares /cbin only"
             )
-    identity.blank(rootfs, manifest)
     return Image(
         rootfs=rootfs,
         manifest=manifest,
         archive=packed,
         digest=rootfs.digest,
+        blank=identity.blank(rootfs, manifest),
         bound=dropins.bound(manifest),
     )
 
@@ -107,7 +109,7 @@ def entries_of(image: Image, share: Share, granted: Access) -> tuple[Entry, ...]
     """
     kept = {entry.path: entry for entry in image.rootfs if _is_own(entry, share)}
     kept |= {entry.path: entry for entry in image.bound.entries}
-    for path in identity.blank(image.rootfs, image.manifest).paths:
+    for path in image.blank.paths:
         if path not in kept:
             # the host key: the one file that no image may hold
             kept[path] = File(path=path, content=b"", mode=0o600)

@@ -68,7 +68,7 @@ class Maker:
     ) -> None:
         self._layout, self._wanted, self._image, self._granted = layout, wanted, image, granted
         self._named = named
-        self._blank = identity.blank(image.rootfs, image.manifest)
+        self._blank = image.blank
         entries = images.entries_of(image, wanted.share, granted)
         self._template = replay.compile_entries(entries, self._blank.paths)
         identity.new_host_key()  # so that the workers find the library loaded

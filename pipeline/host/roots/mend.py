@@ -123,7 +123,7 @@ class _Mender:
     """What instances of one image and one kind should have."""
 
     def __init__(self, image: Image, share: Share, granted: Access | None) -> None:
-        self._blank = identity.blank(image.rootfs, image.manifest)
+        self._blank = image.blank
         keys = granted or Access(lines=())
         self._entries = images.entries_of(image, share, keys)
 

@@ -65,13 +65,11 @@ def plan_undeploy(
     )
 
 
-def preview_undeploy(prefix: Path, suffixes: Iterable[str] | None) -> tuple[Remove, ...]:
-    """The removals of `undeploy`, for `dry=yes` and for the question before it."""
-    return _planned(Layout(prefix), suffixes)
-
-
-def _planned(layout: Layout, suffixes: Iterable[str] | None) -> tuple[Remove, ...]:
-    return plan_undeploy(records.look(layout), layouts.instance_roots(layout), suffixes)
+def preview_undeploy(
+    layout: Layout, known: Known, suffixes: Iterable[str] | None
+) -> tuple[Remove, ...]:
+    """The removals of `undeploy`, of those *known*: for `dry=yes`."""
+    return plan_undeploy(known, layouts.instance_roots(layout), suffixes)
 
 
 def undeploy(
@@ -86,8 +84,9 @@ def undeploy(
     prepare(layout)
     with locked(layout, wait=wait):
         trees.empty(layout.new)
-        todo = _planned(layout, suffixes)
-        problems = []
+        known = records.look(layout)
+        todo = preview_undeploy(layout, known, suffixes)
+        gone, problems = set(), []
         with (
             bar("undeploy", len(todo)) as step,
             trees.opened(layout.prefix) as at,
@@ -102,12 +101,13 @@ def undeploy(
                         os.rename(name, name, src_dir_fd=at, dst_dir_fd=new)
                     records.remove(layout, action.suffix)
                     trees.remove(new, name)
+                    gone.add(action.suffix)
                     if forget:
                         forget(new)
                 except OSError as error:
                     problems.append(f"{name}: {error.filename}: {error.strerror}")
                 step()
-        tidy(layout)
+        tidy(layout, known.without(gone))
         files.sync(layout.prefix)
     if problems:
         raise UndeployError(

@@ -15,22 +15,21 @@ from pipeline import files, trees
 from pipeline.errors import ProblemsError
 from pipeline.host.roots import identity, images
 from pipeline.host.roots.access import Access
-from pipeline.host.roots.guest import BESIDE, GuestRoot, Staging, Unstaging
+from pipeline.host.roots.guest import BESIDE, GuestRoot, Staging, Unstaging, is_root
 from pipeline.host.roots.merge import Verdict, decide, merge_table
 from pipeline.host.state import clients, kept, records
-from pipeline.host.state import layout as layouts
 from pipeline.host.state.batch import Batch
-from pipeline.host.state.layout import Layout, locked, prepare
+from pipeline.host.state.layout import locked, prepare
 from pipeline.host.state.records import Share
 from pipeline.image.rootfs import File
 from pipeline.progress import bar
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
     from pipeline.host.roots.images import Image
-    from pipeline.host.state.records import Instance
+    from pipeline.host.state.layout import Layout
+    from pipeline.host.state.records import Instance, Known
     from pipeline.image.rootfs import Entry
 
 
@@ -122,51 +121,52 @@ def lost_images(layout: Layout, moves: Iterable[Move], image: Image | None) -> d
 
 
 def preview_upgrade(
-    prefix: Path, suffixes: Iterable[str] | None, image: Image | None
-) -> tuple[Move, ...]:
-    """The moves of `upgrade`, for `dry=yes`."""
-    layout = Layout(prefix)
-    return _planned(layout, records.read_all(layout), suffixes, image)
-
-
-def _planned(
     layout: Layout,
-    known: Iterable[Instance],
-    suffixes: Iterable[str] | None,
+    known: Sequence[Instance],
     image: Image | None,
+    suffixes: Iterable[str] | None = None,
 ) -> tuple[Move, ...]:
-    """Moves to *image*, unless this host cannot run what is in it; going back is never refused."""
-    moves = plan_upgrade(
-        known, layouts.instance_roots(layout), suffixes, image.digest if image else None
-    )
+    """The moves of `upgrade` for *suffixes* of those *known*, None for all of them.
+
+    Raises UpgradeError, also for an image that this host cannot run; going back is never refused.
+    """
+    roots = {one.name for one in known if is_root(layout, one.name)}
+    moves = plan_upgrade(known, roots, suffixes, image.digest if image else None)
     if image is not None and moves and image.bound.problems:
         raise UpgradeError("nothing was upgraded:", image.bound.problems)
     return moves
 
 
 def upgrade(
-    prefix: Path, suffixes: Iterable[str] | None, image: Image | None, *, wait: bool = True
+    layout: Layout,
+    suffixes: Collection[str],
+    image: Image | None,
+    *,
+    differ: Differences | None = None,
+    wait: bool = True,
 ) -> UpgradeReport:
-    """Move instances to *image*; None: each back to its previous one (`rollback=yes`).
+    """Move *suffixes* to *image*; None: each back to its previous one (`rollback=yes`).
 
     They should be stopped, or be restarted afterwards: the shared part changes with a restart.
-    Raises UpgradeError, or LockedError without *wait*.
+    Nothing is read or written of other instances; `tidy` is to be called when all are done.
+    *differ*: what several calls have in common. Raises UpgradeError, or LockedError without *wait*.
     """
-    layout = Layout(prefix)
     prepare(layout)
     with locked(layout, wait=wait):
         trees.empty(layout.new)
-        known = records.read_all(layout)
-        moves = _planned(layout, known, suffixes, image)
-        try:
-            kept = _move(layout, {one.suffix: one for one in known}, moves, image)
-        finally:
-            tidy(layout)
+        known = records.look_at(layout, suffixes).instances
+        moves = preview_upgrade(layout, known, image, suffixes)
+        there = {one.suffix: one for one in known}
+        kept = _move(layout, there, moves, image, differ or Differences(layout))
     return UpgradeReport(moved=tuple(move.suffix for move in moves), kept=tuple(kept))
 
 
 def _move(
-    layout: Layout, there: Mapping[str, Instance], moves: Sequence[Move], image: Image | None
+    layout: Layout,
+    there: Mapping[str, Instance],
+    moves: Sequence[Move],
+    image: Image | None,
+    differ: Differences,
 ) -> list[Kept]:
     """Keep the image, change the roots, then the states; each is on the disk before the next.
 
@@ -181,7 +181,6 @@ def _move(
         if image is not None and moves:
             images.store(layout, image)
         with bar("upgrade", len(moves)) as step, trees.opened(layout.prefix) as at:
-            differ = _Differences(layout)
             for move in moves:
                 one = there[move.suffix]
                 where = one.name
@@ -207,7 +206,7 @@ def _move(
         batch.drop()
         done, why = 0, why or f"{error.filename}: {error.strerror}"
     if why:
-        _unstage(layout, there, moves[done:], going_back=image is None)
+        _unstage(layout, there, moves[done:], differ, going_back=image is None)
         raise UpgradeError(
             f"upgrade stopped: {done} of {len(moves)} instances were moved:",
             [why],
@@ -217,40 +216,43 @@ def _move(
 
 
 def _unstage(
-    layout: Layout, there: Mapping[str, Instance], moves: Sequence[Move], *, going_back: bool
+    layout: Layout,
+    there: Mapping[str, Instance],
+    moves: Sequence[Move],
+    differ: Differences,
+    *,
+    going_back: bool,
 ) -> None:
     """Take away what was laid ready for *moves*, where that can be done."""
-    differ = _Differences(layout)
     with suppress(OSError, kept.ImageError), trees.opened(layout.prefix) as at:
         for move in moves:
             one = there[move.suffix]
             differ.between(move).apply(at, one, going_back=going_back, root=Unstaging)
 
 
-def tidy(layout: Layout) -> None:
+def tidy(layout: Layout, known: Known) -> None:
     """Clients' lists as the state is, and no image that nobody has or could go back to.
 
-    A full disk is no error here: the next run does it. With state that is damaged no image is
-    removed: an instance may have it.
+    *known* is all the state, read under the lock, which is held until this is done. A full disk is
+    no error here: the next run does it. With state that is damaged no image is removed: an instance
+    may have it.
     """
-    found = records.look(layout)
-    known = found.instances
-    used = {digest for one in known for digest in (one.image, one.previous)}
+    used = {digest for one in known.instances for digest in (one.image, one.previous)}
     try:
         # the state that does not name them any more is on the disk before they go
         files.sync(layout.state)
         stored = {path.stem for path in layout.images.iterdir()}
         stored |= {path.name for path in layout.shared.iterdir()}
-        for digest in set() if found.damaged else stored - used:
+        for digest in set() if known.damaged else stored - used:
             # what else lies in cbin/ is somebody's own
             if records.DIGEST.fullmatch(digest):
                 images.remove(layout, digest)
-        clients.write(layout, known)
+        clients.write(layout, known.instances)
     except OSError:
         return
 
 
-class _Differences:
+class Differences:
     """What differs between images, worked out once for each pair."""
 
     def __init__(self, layout: Layout) -> None:
@@ -345,7 +347,7 @@ class _Owned:
     """What *image* owns in an instance, as it was or would be deployed: all but keys."""
 
     def __init__(self, image: Image, share: Share) -> None:
-        self._blank = identity.blank(image.rootfs, image.manifest)
+        self._blank = image.blank
         keys = {self._blank.host_key_path}
         for account in image.manifest.ssh.accounts:
             folder = f"{account.home}/.ssh".lstrip("/")

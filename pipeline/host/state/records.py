@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from pipeline.host.state.batch import Batch
 from pipeline.image.manifest import ACCOUNT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
     from pathlib import Path
 
     from pipeline.host.state.layout import Layout
@@ -132,6 +132,20 @@ class Known:
     instances: tuple[Instance, ...] = ()
     damaged: tuple[Damaged, ...] = ()
 
+    def without(self, suffixes: Container[str]) -> Known:
+        """The same but for *suffixes*."""
+        return Known(
+            instances=tuple(one for one in self.instances if one.suffix not in suffixes),
+            damaged=tuple(one for one in self.damaged if one.suffix not in suffixes),
+        )
+
+    def with_those(self, some: Iterable[Instance]) -> Known:
+        """The same with *some*, which are recorded by now, in the place of what they were."""
+        there = {one.suffix: one for one in some}
+        rest = self.without(there)
+        every = (*rest.instances, *there.values())
+        return replace(rest, instances=tuple(sorted(every, key=lambda one: order(one.suffix))))
+
 
 def base_of(slot: int, users: Users) -> int:
     """The first user id of *slot*."""
@@ -174,7 +188,11 @@ def read_all(layout: Layout) -> tuple[Instance, ...]:
 
 
 def look(layout: Layout) -> Known:
-    """All there is; nothing before the first deploy. Raises StateError if nothing can be seen."""
+    """All there is; nothing before the first deploy. Raises StateError if nothing can be seen.
+
+    Ten thousand files take most of a second: a command reads them once and hands on what it read,
+    and once more under the lock where another run may have changed them meanwhile.
+    """
     folder = os.fspath(layout.instances)
     try:
         names = [name for name in os.listdir(folder) if name.endswith(".json")]  # noqa: PTH208 (bare names, ten times as fast)
@@ -182,11 +200,20 @@ def look(layout: Layout) -> Known:
         return Known()
     except OSError as error:
         raise StateError(f"{folder}: {error.strerror}") from error
+    suffixes = ("" if name == "_.json" else name[:-5] for name in names)
+    return look_at(layout, sorted(suffixes, key=order))
+
+
+def look_at(layout: Layout, suffixes: Iterable[str]) -> Known:
+    """What is recorded of *suffixes*, in their order; nothing of those that are not known."""
     found, damaged = [], []
-    for suffix in sorted(("" if name == "_.json" else name[:-5] for name in names), key=order):
+    for suffix in suffixes:
         try:
             if not SUFFIX.fullmatch(suffix):
-                told = f"{folder}: {fields.shown(file_name(suffix))}: not the name of an instance"
+                told = (
+                    f"{layout.instances}: {fields.shown(file_name(suffix))}: "
+                    "not the name of an instance"
+                )
                 raise StateError(told)  # noqa: TRY301 (one kind with those that cannot be read)
             one = read(layout, suffix)
         except StateError as error:

@@ -6,7 +6,8 @@ when everything is as it should be.
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,14 @@ from pipeline.errors import NiftyError, reason
 from pipeline.host.binds.rules import UnitError
 from pipeline.host.state import clients, kept, records
 from pipeline.host.state.batch import Batch
-from pipeline.host.state.layout import environment_file, locked
+from pipeline.host.state.layout import environment_file, locked, mounts_file
 from pipeline.host.units import runners, unit_files
 from pipeline.image.rootfs import Directory, File, Symlink
 from pipeline.paths import beneath
 from pipeline.progress import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from pipeline.host.binds.rules import Bind
@@ -36,38 +37,82 @@ class EnvironmentsError(NiftyError):
     """Environments of instances that cannot be written, on a full disk for one."""
 
 
-def settle(layout: Layout) -> tuple[str, ...]:
-    """Have systemd know all instances and no others; the unit files written or, at last, removed.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The state that systemd was told of, and the unit files *written* or, at last, removed."""
 
-    An instance that no unit can be written for is told, and stands back. Raises EnvironmentsError,
-    UnitError for the prefix, UnitFilesError, StateError or SystemdError.
-    """
-    # All under the lock: what was read before may be what another run has changed since, and
-    # temporary files of ours would be taken for a dead one's.
+    known: Known
+    written: tuple[str, ...]
+
+
+def settle(layout: Layout) -> Settled:
+    """Read the state under the lock, and `tell` systemd. Raises StateError, or as that."""
     with locked(layout):
         known = records.look(layout)
-        present = known.instances
-        try:
-            _write_environments(layout, known)
-            # what a damaged one is started by is not known
-            used = {unit_files.runner_of(one) for one in present}
-            support(layout, used | set(runners.RUNNERS.values()) if known.damaged else used)
-        except OSError as error:
-            raise EnvironmentsError(
-                reason(error, layout.state),
-                hint="mend this, then run the same command again",
-            ) from error
-        if not present and not known.damaged:
-            # those of another prefix of this host are not ours to remove
-            with suppress(unit_files.UnitFilesError):
-                return unit_files.uninstall(layout.prefix)
-            return ()
-        return unit_files.install(
-            ((unit_files.runner_of(one), one.suffix) for one in present), layout.prefix
-        )
+        return Settled(known, tell(layout, known))
 
 
-def _write_environments(layout: Layout, known: Known) -> None:
+def tell(layout: Layout, known: Known) -> tuple[str, ...]:
+    """Have systemd know all instances and no others; the unit files written or, at last, removed.
+
+    *known* is all the state, read under the lock, which is held until this is done: what was read
+    before may be what another run has changed since, and temporary files of ours would be taken for
+    a dead one's. An instance that no unit can be written for is told, and stands back. Raises
+    EnvironmentsError, UnitError for the prefix, UnitFilesError or SystemdError.
+    """
+    present = known.instances
+    with _told_where(layout):
+        write_environments(layout, known)
+        # what a damaged one is started by is not known
+        used = {unit_files.runner_of(one) for one in present}
+        support(layout, used | set(runners.RUNNERS.values()) if known.damaged else used)
+    if not present and not known.damaged:
+        # those of another prefix of this host are not ours to remove
+        with suppress(unit_files.UnitFilesError):
+            return unit_files.uninstall(layout.prefix)
+        return ()
+    return _install(layout, present)
+
+
+def follow(layout: Layout, suffixes: Collection[str], *, units: bool = False) -> None:
+    """As `settle`, for *suffixes* alone, after a change to them, and nothing else is looked at.
+
+    Without *units* what systemd knows of them has stayed. Raises as `settle`.
+    """
+    with locked(layout):
+        known = records.look_at(layout, suffixes)
+        with _told_where(layout):
+            write_environments(layout, known, among=suffixes)
+            if units:
+                furnish(layout, {unit_files.runner_of(one) for one in known.instances})
+        if units:
+            _install(layout, known.instances)
+
+
+def _install(layout: Layout, some: Iterable[Instance]) -> tuple[str, ...]:
+    return unit_files.install(
+        ((unit_files.runner_of(one), one.suffix) for one in some), layout.prefix
+    )
+
+
+@contextmanager
+def _told_where(layout: Layout) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentsError(
+            reason(error, layout.state),
+            hint="mend this, then run the same command again",
+        ) from error
+
+
+def write_environments(
+    layout: Layout, known: Known, *, among: Collection[str] | None = None
+) -> None:
+    """Have on the disk what the units of those *known* read, and nothing else.
+
+    *among*: suffixes; files of others are not looked at. Raises OSError.
+    """
     folder = environment_file(layout.prefix, "").parent
     _make_folder(folder)
     found = _environments(layout, known)
@@ -75,7 +120,7 @@ def _write_environments(layout: Layout, known: Known) -> None:
         say(line)
     gone = [
         path.name
-        for path in folder.iterdir()
+        for path in _there(folder, layout, among)
         if path not in found.wanted and path.stem not in found.kept
     ]
     with trees.opened(folder) as at:
@@ -87,6 +132,16 @@ def _write_environments(layout: Layout, known: Known) -> None:
             batch.put(path, text.encode())
     if not batch.commit() and gone:
         files.sync_folder(folder)
+
+
+def _there(folder: Path, layout: Layout, among: Iterable[str] | None) -> Iterator[Path]:
+    if among is None:
+        yield from folder.iterdir()
+        return
+    for suffix in among:
+        for path in (environment_file(layout.prefix, suffix), mounts_file(layout.prefix, suffix)):
+            if os.path.lexists(path):
+                yield path
 
 
 def outdated(layout: Layout, known: Known) -> tuple[Path, ...]:

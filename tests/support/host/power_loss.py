@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, NoReturn
 from unittest.mock import patch
 
 from benchmarks import filesystems
-from pipeline.commands import deploy
+from pipeline.commands import deploy, rolling
 from pipeline.host.backup import restore, save, scanning, sections
 from pipeline.host.roots import access, images, undeploy, upgrade
 from pipeline.host.state import records
@@ -310,6 +310,14 @@ def play(disk: Disk, command: Command, story: Story) -> None:
             story.problems.append(f"{command.name}, {moment}: and {len(found) - 5} more")
 
 
+def move(prefix: Path, suffixes: Sequence[str], image: images.Image | None) -> None:
+    """As `doit upgrade` does of stopped instances: a batch, what units read, and then tidy."""
+    layout = Layout(prefix)
+    upgrade.upgrade(layout, suffixes, image)
+    sync.follow(layout, suffixes)
+    rolling.tidy(layout)
+
+
 def commands(work: Path, image: images.Image, other: images.Image) -> Iterator[Command]:
     """What is played, in this order."""
     saved = work / "saved"
@@ -323,13 +331,11 @@ def commands(work: Path, image: images.Image, other: images.Image) -> Iterator[C
         return go
 
     def upgraded(prefix: Path) -> None:
-        upgrade.upgrade(prefix, None, other)
-        sync.settle(Layout(prefix))
+        move(prefix, [one.suffix for one in records.read_all(Layout(prefix))], other)
 
     def rolled_back(prefix: Path) -> None:
         new = [one.suffix for one in records.read_all(Layout(prefix)) if one.image == other.digest]
-        upgrade.upgrade(prefix, new, None)
-        sync.settle(Layout(prefix))
+        move(prefix, new, None)
 
     def undeployed(prefix: Path) -> None:
         there = [one.suffix for one in records.read_all(Layout(prefix)) if int(one.suffix) > HALF]

@@ -23,7 +23,7 @@ from pipeline.host.backup import inventory, restorable, restore, save, scanning,
 from pipeline.host.backup.restorable import RefusedError
 from pipeline.host.backup.save import BackupError
 from pipeline.host.doctor import facts
-from pipeline.host.roots import access, images, undeploy, upgrade
+from pipeline.host.roots import access, images, undeploy
 from pipeline.host.state import layout, records
 from pipeline.host.state.layout import Layout, LockedError, locked
 from pipeline.host.state.records import Runner, Share, Users
@@ -31,6 +31,7 @@ from pipeline.host.wanted import Wanted, named, numbered
 from pipeline.image.rootfs import File
 from pipeline.settings import Settings
 from pipeline.tasks.actions import always
+from tests.support import as_typed
 from tests.support.host_image import HOST_KEY, key_file, make_image
 
 if TYPE_CHECKING:
@@ -283,15 +284,15 @@ def test_another_runner_and_boot(old: Path, tmp_path: Path) -> None:
 
 def test_the_way_back_moves_too(old: Path, tmp_path: Path) -> None:
     new = host(tmp_path / "new")
-    upgrade.upgrade(old, ["1"], NEWER)
+    as_typed.upgrade(old, ["1"], NEWER)
     restored(saved(old), new)
-    upgrade.upgrade(new, ["1"], None)
+    as_typed.upgrade(new, ["1"], None)
     assert (new / "nifty1/etc/motd").read_bytes() == b"welcome\n"
 
 
 def test_a_lost_way_back_does_not_stop_the_rest(old: Path, tmp_path: Path) -> None:
     new = host(tmp_path / "new")
-    upgrade.upgrade(old, ["1"], NEWER)
+    as_typed.upgrade(old, ["1"], NEWER)
     (Layout(old).images / f"{IMAGE.digest}.image").write_bytes(b"")
     path = tmp_path / "one.tar.zst"
     with save.target(path, Layout(old), overwrite=False) as sink:
@@ -555,8 +556,8 @@ def test_a_disk_that_is_too_small(
     new = host(tmp_path / "new")
     gather = facts.gather
 
-    def small(here: Layout) -> Any:
-        known = gather(here)
+    def small(here: Layout, state: records.Known) -> Any:
+        known = gather(here, state)
         room = replace(known.site.prefix, free_bytes=50_000, free_inodes=10)
         return replace(known, site=replace(known.site, prefix=room))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from pipeline.host.doctor import standing
 from pipeline.host.doctor.rows import PlanError, Status
 from pipeline.host.roots import images
 from pipeline.host.roots.access import Access
+from pipeline.host.state import records
 from pipeline.host.state.layout import Layout
 from pipeline.host.state.records import Share, Users
 from pipeline.host.wanted import Wanted, numbered
@@ -188,13 +190,7 @@ def test_damaged_needs_are_one_clear_error(rpm: Tree) -> None:
 
 def test_roots_of_instances_have_what_the_host_gives(debian: Tree) -> None:
     image = image_for(debian)
-    known = images.Image(
-        rootfs=image.rootfs,
-        manifest=image.manifest,
-        archive=image.archive,
-        digest=image.digest,
-        bound=given(debian, image),
-    )
+    known = replace(image, bound=given(debian, image))
     granted = Access(lines=())
     paths = {entry.path for entry in images.entries_of(known, Share.CBIN, granted)}
     assert {"lib64", f"usr/lib/{TRIPLE}"} <= paths
@@ -202,13 +198,7 @@ def test_roots_of_instances_have_what_the_host_gives(debian: Tree) -> None:
 
 def test_nothing_is_written_where_drop_ins_would_not_run(tmp_path: Path, debian: Tree) -> None:
     image = image_for(debian)
-    lacking = images.Image(
-        rootfs=image.rootfs,
-        manifest=image.manifest,
-        archive=image.archive,
-        digest=image.digest,
-        bound=Bound(problems=("p: needs liba.so.1, which is not there",)),
-    )
+    lacking = replace(image, bound=Bound(problems=("p: needs liba.so.1, which is not there",)))
     prefix = tmp_path / "prefix"
     prefix.mkdir()
     wanted = Wanted(
@@ -232,9 +222,10 @@ def test_doctor_tells_whose_drop_ins_no_longer_start(
         users=Users.HOST,
     )
     deploy.deploy(wanted, image)
-    (before,) = standing.dropin_rows(Layout(prefix), rpm.root())
+    layout = Layout(prefix)
+    (before,) = standing.dropin_rows(layout, records.read_all(layout), rpm.root())
     rpm.put("/usr/lib64/liba.so.1", maker.library("liba.so.1", versions=("A_0",)))
-    (after,) = standing.dropin_rows(Layout(prefix), rpm.root())
+    (after,) = standing.dropin_rows(layout, records.read_all(layout), rpm.root())
     assert (before.status, before.todo) == (Status.OK, "")
     assert (after.status, after.why) == (
         Status.FAIL,

@@ -10,7 +10,7 @@ import pytest
 from pipeline.commands import deploy
 from pipeline.host.doctor import standing
 from pipeline.host.doctor.rows import PlanError, Status
-from pipeline.host.roots import images, upgrade
+from pipeline.host.roots import images
 from pipeline.host.roots.upgrade import UpgradeError
 from pipeline.host.state import records
 from pipeline.host.state.layout import Layout, environment_file
@@ -18,6 +18,7 @@ from pipeline.host.state.records import Users
 from pipeline.host.units import sync
 from pipeline.host.wanted import Wanted, named, numbered
 from pipeline.image.manifest import BindRecord
+from tests.support import as_typed
 from tests.support.host_image import key_file, make_image
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def test_libraries_and_data_may_be_asked_for(wanted: Wanted) -> None:
 def test_nobody_is_upgraded_to_it(wanted: Wanted) -> None:
     deploy.deploy(wanted, image_with())
     with pytest.raises(UpgradeError) as caught:
-        upgrade.upgrade(wanted.prefix, None, image_with("/root", version="2"))
+        as_typed.upgrade(wanted.prefix, None, image_with("/root", version="2"))
     assert caught.value.problems == (WHY,)
 
 
@@ -84,7 +85,7 @@ def beside(wanted: Wanted) -> Layout:
 
 
 def test_others_go_on(beside: Layout, capsys: pytest.CaptureFixture[str]) -> None:
-    sync._write_environments(beside, records.look(beside))
+    sync.write_environments(beside, records.look(beside))
     there = [environment_file(beside.prefix, suffix).exists() for suffix in ("1", "fz")]
     assert there == [True, False]
     assert capsys.readouterr().err == (
@@ -94,7 +95,7 @@ def test_others_go_on(beside: Layout, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_doctor_names_who_has_it(beside: Layout) -> None:
-    (row,) = standing.dropin_rows(beside)
+    (row,) = standing.dropin_rows(beside, records.read_all(beside))
     why = "it asks for more than an image may have: niftyfz cannot be started"
     assert (row.status, row.why) == (Status.FAIL, why)
     assert WHY in row.todo

@@ -42,12 +42,16 @@ def layout(tmp_path: Path) -> Layout:
         authorized_keys=key_file(tmp_path),
     )
     deploy.deploy(wanted, IMAGE)
-    sync._write_environments(made, records.look(made))
+    sync.write_environments(made, records.look(made))
     return made
 
 
 def told(layout: Layout) -> dict[str, str]:
-    return {row.name: row.todo for row in heal.rows(layout) if row.status is Status.FAIL}
+    return {
+        row.name: row.todo
+        for row in heal.rows(layout, records.look(layout))
+        if row.status is Status.FAIL
+    }
 
 
 def emptied(path: Path) -> None:
@@ -63,7 +67,7 @@ def test_what_is_whole_has_no_row_and_nothing_is_mended(layout: Layout) -> None:
 
 
 def test_a_prefix_without_state_is_whole(tmp_path: Path) -> None:
-    assert list(heal.rows(Layout(tmp_path))) == []
+    assert list(heal.rows(Layout(tmp_path), records.Known())) == []
     assert heal.heal(Layout(tmp_path)) == ()
     assert list(tmp_path.iterdir()) == []
 
@@ -100,7 +104,7 @@ def test_a_newer_version_s_state_is_left(layout: Layout) -> None:
     (line, *_) = heal.heal(layout)
     assert line.startswith(f"left as it is: {path}: state of format 2")
     assert path.read_bytes() == before
-    assert not next(heal.rows(layout)).fixable
+    assert not next(heal.rows(layout, records.look(layout))).fixable
 
 
 def test_what_cannot_be_found_out_is_told_with_the_way_out(layout: Layout) -> None:
@@ -189,7 +193,7 @@ def test_what_is_made_from_the_state_is_told_and_made_anew(
     damage(path)
     assert told(layout) == {"made from the state": str(path)}
     heal.heal(layout)
-    sync._write_environments(layout, records.look(layout))
+    sync.write_environments(layout, records.look(layout))
     assert path.read_bytes() == content
     assert not path.is_symlink()
     assert told(layout) == {}
@@ -205,7 +209,7 @@ def test_a_unit_that_lost_its_content_is_written_again(tmp_path: Path, content: 
 
 def test_images_that_stand_in_the_way_of_an_upgrade_are_known_before(layout: Layout) -> None:
     other = make_image(version="2")
-    moves = upgrade.preview_upgrade(layout.prefix, None, other)
+    moves = upgrade.preview_upgrade(layout, records.read_all(layout), other)
     assert upgrade.lost_images(layout, moves, other) == {}
     emptied(layout.images / f"{IMAGE.digest}.image")
     ((digest, why),) = upgrade.lost_images(layout, moves, other).items()

@@ -21,6 +21,7 @@ from pipeline.host.state.layout import Layout, prepare
 from pipeline.host.state.records import DamagedError, Share, StateError, Users
 from pipeline.host.units import sync
 from pipeline.host.wanted import Wanted, numbered
+from tests.support.as_typed import planned
 from tests.support.host_image import HOST_KEY, KEY, make_image
 from tests.support.host_tree import seen
 from tests.support.instances import make_instance
@@ -184,7 +185,7 @@ def test_what_the_plan_would_mend_is_told(prefix: Path) -> None:
     emptied(Layout(prefix).instances / "2.json")
     emptied(prefix / "nifty3/etc/inittab")
     emptied(prefix / "nifty3/etc/hosts")
-    lines = deploy.preview(asked(prefix), IMAGE).lines()
+    lines = planned(asked(prefix), IMAGE).lines()
     assert "make the state of nifty2 anew from its root: its file is damaged" in lines
     assert "mend nifty3: /etc/hosts, /etc/inittab lost their contents" in lines
 
@@ -313,20 +314,20 @@ def test_lists_are_replaced_whatever_they_are(prefix: Path, how: Callable[[Path]
 def test_environments_are_replaced_whatever_they_are(prefix: Path, damage: str) -> None:
     layout = Layout(prefix)
     known = records.look(layout)
-    sync._write_environments(layout, known)
+    sync.write_environments(layout, known)
     path = layout.state / "units/2.env"
     content = path.read_bytes()
     path.unlink()
     DAMAGES[damage](path)
-    sync._write_environments(layout, known)
+    sync.write_environments(layout, known)
     assert path.read_bytes() == content
 
 
 def test_what_a_damaged_one_runs_by_stays(prefix: Path) -> None:
     layout = Layout(prefix)
-    sync._write_environments(layout, records.look(layout))
+    sync.write_environments(layout, records.look(layout))
     emptied(layout.instances / "2.json")
-    sync._write_environments(layout, records.look(layout))
+    sync.write_environments(layout, records.look(layout))
     assert sorted(path.name for path in (layout.state / "units").iterdir()) == [
         *("1.env", "2.env", "3.env")
     ]
@@ -347,9 +348,9 @@ def test_one_with_damaged_state_is_removed(prefix: Path, damage: str) -> None:
 def test_while_state_is_damaged_no_image_goes(prefix: Path) -> None:
     emptied(Layout(prefix).instances / "2.json")
     undeploy(prefix, ["1", "3"])
-    assert facts.gather(Layout(prefix)).images == {IMAGE.digest}
+    assert facts.gather(Layout(prefix), records.look(Layout(prefix))).images == {IMAGE.digest}
     undeploy(prefix, None)
-    assert facts.gather(Layout(prefix)).images == frozenset()
+    assert facts.gather(Layout(prefix), records.look(Layout(prefix))).images == frozenset()
 
 
 def _never(_suffix: str) -> bool:

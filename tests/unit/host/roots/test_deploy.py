@@ -25,6 +25,7 @@ from pipeline.host.state.records import Share, Users
 from pipeline.host.wanted import Wanted, named, numbered
 from pipeline.image.rootfs import File
 from pipeline.run import run
+from tests.support.as_typed import planned
 from tests.support.host_image import HOST_KEY, KEY, key_file, make_image
 from tests.support.host_tree import expected, seen
 from tests.support.instances import make_instance
@@ -98,7 +99,7 @@ def check_prefix(prefix: Path, image: Image, count: int) -> None:
     names = {f"nifty{number}" for number in range(1, count + 1)}
     assert {path.name for path in prefix.iterdir()} == {*names, "cbin", ".nifty"}
     assert layout.known_hosts.read_text().count("\n") == count
-    assert not deploy.preview(counted(prefix, count), image).actions
+    assert not planned(counted(prefix, count), image).actions
 
 
 @pytest.mark.parametrize("share", list(Share))
@@ -172,7 +173,7 @@ def test_a_foreign_directory_stays(prefix: Path, image: Image) -> None:
 
 
 def test_a_dry_run_touches_nothing(prefix: Path, image: Image) -> None:
-    assert len(deploy.preview(counted(prefix, 2), image).actions) == 4
+    assert len(planned(counted(prefix, 2), image).actions) == 4
     assert list(prefix.iterdir()) == []
 
 

@@ -108,6 +108,5 @@ def test_an_image_without_the_port_is_refused() -> None:
 
 
 def test_an_image_without_hosts_is_refused() -> None:
-    image = make_image(without=["etc/hosts"])
     with pytest.raises(IdentityError, match="no file /etc/hosts"):
-        identity.blank(image.rootfs, image.manifest)
+        make_image(without=["etc/hosts"])

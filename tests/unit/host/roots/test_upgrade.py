@@ -11,13 +11,14 @@ import pytest
 from pipeline.commands import deploy
 from pipeline.host.doctor import facts
 from pipeline.host.roots.undeploy import Remove, UndeployError, plan_undeploy, undeploy
-from pipeline.host.roots.upgrade import Kept, Move, UpgradeError, plan_upgrade, upgrade
+from pipeline.host.roots.upgrade import Kept, Move, UpgradeError, plan_upgrade
 from pipeline.host.state import records
 from pipeline.host.state.layout import Layout
 from pipeline.host.state.records import Known, Share, Users
 from pipeline.host.wanted import Wanted, numbered
 from pipeline.image import manifest
 from pipeline.image.rootfs import Directory, File, Symlink
+from tests.support.as_typed import upgrade
 from tests.support.host_image import HOST_KEY, INITTAB, KEY, make_image
 from tests.support.host_tree import seen
 from tests.support.instances import make_instance
@@ -321,7 +322,7 @@ def test_removing_all_leaves_nothing_of_them(prefix: Path) -> None:
     undeploy(prefix, None)
     assert {path.name for path in prefix.iterdir()} == {".nifty", "cbin", "nifty9"}
     assert list((prefix / "cbin").iterdir()) == []
-    assert facts.gather(Layout(prefix)).images == frozenset()
+    assert facts.gather(Layout(prefix), Known()).images == frozenset()
 
 
 def test_a_removed_one_can_be_deployed_again(prefix: Path) -> None:

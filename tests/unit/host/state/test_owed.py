@@ -54,7 +54,9 @@ class Systemd:
         self.up, self.wants = folder / "up", folder / "wants"
         for made in (self.up, self.wants):
             made.mkdir()
-        patch.setattr(sync, "settle", lambda _layout: ())
+        patch.setattr(sync, "settle", lambda _layout: None)
+        patch.setattr(sync, "follow", lambda *_, **__: None)
+        patch.setattr(sync, "tell", lambda *_: ())
         patch.setattr(watch, "states", self._states)
         patch.setattr(control, "start", self._start)
         patch.setattr(control, "stop", partial(self._each, lambda one: _gone(self.up / one.name)))
@@ -151,6 +153,7 @@ def upgrade(layout: Layout, image: Any = NEW) -> None:
     chosen = records.read_all(layout)
     with rolling.finishing(layout, chosen):
         rolling.upgrade(layout, chosen, image, batch=2)
+    rolling.tidy(layout)
 
 
 def change_runner(layout: Layout) -> None:
@@ -247,7 +250,7 @@ def test_a_rollback_of_all_that_parted_before_is_still_asked_about(
 def test_an_interrupt_leaves_nobody_down(
     layout: Layout, units: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         assert units.running() == {"nifty3"}
         raise KeyboardInterrupt
 
