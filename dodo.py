@@ -100,6 +100,11 @@ def task_inspect() -> Any:
     return made(build.inspect, archives=True)
 
 
+def task_push() -> Any:
+    """Push the image to a registry (to=oci://HOST/NAME tag=... dry=yes format=json)"""
+    return made(always("push"))
+
+
 def task_deploy() -> Any:
     """Deploy instances on this host (count=1000 first=1 | name=slick port=2100; start=yes)"""
     return made(always("deploy"), archives=True)

@@ -73,6 +73,7 @@ class Settings:
     source: str = ""  # from= on the command line, a word of Python's own
     start: bool = False
     stop: bool = False
+    tag: tuple[str, ...] = ()
     to: str = ""
     trust: str = ""
     undo: bool = False
@@ -200,6 +201,13 @@ def _size(value: str) -> int:
     return size
 
 
+def _tag(value: str) -> str:
+    """Of a registry (distribution-spec 1.1, "Pulling manifests")."""
+    if not re.fullmatch(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", value):
+        raise ValueError("a tag: letters, digits, '_', '.', '-', at most 128, such as 2026.11")
+    return value
+
+
 def _directory(value: str) -> Path:
     path = Path(value)
     if "\0" in value or not path.is_absolute() or ".." in path.parts:
@@ -255,6 +263,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "share": _choice("cbin", "none"),
     "start": _truth,
     "stop": _truth,
+    "tag": _several(_tag),
     "to": _path,
     "trust": _choice("first"),
     "undo": _truth,

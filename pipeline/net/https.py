@@ -32,14 +32,14 @@ _T = TypeVar("_T")
 _CHUNK = 1 << 16
 _REDIRECTS = 5
 # RFC 9110: the server's or the moment's fault; every other 4xx stays as it is
-_PASSING = (408, 425, 429)
+PASSING = (408, 425, 429)
 
 
 class HttpError(NiftyError):
     """Why a web server did not give the file; one line without the URL."""
 
 
-class _AgainError(Exception):
+class AgainError(Exception):
     """A failure that may pass; `wait` is how many seconds the server asked for."""
 
     def __init__(self, reason: str, *, wait: float | None = None, reached: bool = True) -> None:
@@ -48,7 +48,7 @@ class _AgainError(Exception):
         self.reached = reached
 
 
-class _RangeError(_AgainError):
+class _RangeError(AgainError):
     """The rest that was asked for cannot be had; the whole may be (RFC 9110 section 15.5.17)."""
 
 
@@ -133,8 +133,8 @@ def download(
             partial.restart(step)
             raise
 
-    with _session() as session:
-        _persist(once, transport)
+    with opened() as session:
+        persist(once, transport)
 
 
 def read(url: str, *, limit: int, transport: Transport) -> bytes:
@@ -146,23 +146,27 @@ def read(url: str, *, limit: int, transport: Transport) -> bytes:
             encoding = response.headers.get("Content-Encoding", "identity")
             if encoding.strip().lower() != "identity":
                 raise HttpError(f"answers encoded as {shown(encoding, most=20)}, unasked")
-            for chunk in _chunks(response, end):
+            for chunk in chunks(response, end):
                 body.write(chunk)
                 if body.tell() > limit:
                     raise HttpError(f"sends more than {limit} bytes")
         return body.getvalue()
 
-    with _session() as session:
-        return _persist(once, transport)
+    with opened() as session:
+        return persist(once, transport)
 
 
-def _persist(attempt: Callable[[float], _T], transport: Transport) -> _T:
+def persist(attempt: Callable[[float], _T], transport: Transport) -> _T:
+    """What *attempt*, told when its time is over (time.monotonic), returns in the end.
+
+    It is tried again after an AgainError, as *transport* says. Raises HttpError.
+    """
     end = time.monotonic() + transport.deadline
     number = 0
     while True:
         try:
             return attempt(end)
-        except _AgainError as error:
+        except AgainError as error:
             tries = transport.retries if error.reached else min(transport.retries, 1)
             if number >= tries:
                 times = f" ({number + 1} tries)" if number else ""
@@ -196,19 +200,19 @@ def _receive(
     with _open(session, url, headers, transport) as response:
         if response.status_code == 206 and not _continues(response, partial.done, expected):
             partial.restart(step)
-            raise _AgainError("answers with another part of the file than was asked for")
+            raise AgainError("answers with another part of the file than was asked for")
         if response.status_code != 206:
             partial.restart(step)
             partial.validator = _validator(response)
         announced = _check_length(response, partial.done, expected)
-        for chunk in _chunks(response, end):
+        for chunk in chunks(response, end):
             if partial.done + len(chunk) > expected.size:
                 raise HttpError(f"sends more than the {expected.size} bytes that {expected.by}")
             partial.sink.write(chunk)
             partial.done += len(chunk)
             step(len(chunk))
         if announced is not None and partial.done < announced:
-            raise _AgainError(f"ends after {partial.done} of {announced} bytes")
+            raise AgainError(f"ends after {partial.done} of {announced} bytes")
 
 
 def _continues(response: requests.Response, done: int, expected: Expected) -> bool:
@@ -249,7 +253,8 @@ def _check_length(response: requests.Response, done: int, expected: Expected) ->
 
 
 @contextmanager
-def _session() -> Iterator[requests.Session]:
+def opened() -> Iterator[requests.Session]:
+    """A session of requests with what every request of ours says."""
     import requests  # noqa: PLC0415 (slow to import, and most builds fetch nothing)
 
     with requests.Session() as session:
@@ -274,19 +279,20 @@ def _open(
                 timeout=(transport.connect_timeout, transport.read_timeout),
                 verify=str(transport.authorities) if transport.authorities else True,
             )
-        except _failures() as error:
-            raise _failure(error) from error
+        except failures() as error:
+            raise failure(error) from error
         with response:
             target = response.headers.get("Location")
             if response.status_code not in (301, 302, 303, 307, 308) or target is None:
                 _check_status(response)
                 yield response
                 return
-        url = _redirected(url, target)
+        url = redirected(url, target)
     raise HttpError(f"redirects more than {_REDIRECTS} times")
 
 
-def _redirected(url: str, target: str) -> str:
+def redirected(url: str, target: str) -> str:
+    """Where *url* leads to by `Location: target`, to https only. Raises HttpError."""
     try:
         joined = urljoin(url, target)
         parts = urlsplit(joined)
@@ -305,14 +311,14 @@ def _check_status(response: requests.Response) -> None:
     if status in (200, 206):
         return
     told = f"answers {status} {shown(response.reason or '', most=80)}".strip()
-    if status >= 500 or status in _PASSING:
-        raise _AgainError(told, wait=_retry_after(response.headers.get("Retry-After")))
+    if status >= 500 or status in PASSING:
+        raise AgainError(told, wait=retry_after(response.headers.get("Retry-After")))
     if status == 416 and "Range" in response.request.headers:
         raise _RangeError(told)
     raise HttpError(told)
 
 
-def _retry_after(text: str | None) -> float | None:
+def retry_after(text: str | None) -> float | None:
     """Seconds, or a date (RFC 9110 section 10.2.3); None when it is neither."""
     if text is None:
         return None
@@ -327,21 +333,21 @@ def _retry_after(text: str | None) -> float | None:
         return None
 
 
-def _chunks(response: requests.Response, end: float) -> Iterator[bytes]:
+def chunks(response: requests.Response, end: float) -> Iterator[bytes]:
     """The body as it comes: each read returns what is there, so that a trickle meets *end*."""
     while True:
         if time.monotonic() > end:
             raise HttpError("takes too long")
         try:
             chunk = response.raw.read1(_CHUNK, decode_content=False)
-        except _failures() as error:
-            raise _failure(error) from error
+        except failures() as error:
+            raise failure(error) from error
         if not chunk:
             return
         yield chunk
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
     """What these libraries raise for whatever a server or a URL may be."""
     from http.client import HTTPException  # noqa: PLC0415 (as above)
 
@@ -352,7 +358,7 @@ def _failures() -> tuple[type[Exception], ...]:
     return (requests.RequestException, HTTPError, HTTPException, OSError, ValueError)
 
 
-def _failure(error: Exception) -> NiftyError | _AgainError:
+def failure(error: Exception) -> NiftyError | AgainError:
     """What a library's exception means: to try again, or (a certificate, a URL) not to."""
     import requests  # noqa: PLC0415 (slow to import, and most builds fetch nothing)
     from urllib3 import exceptions  # noqa: PLC0415
@@ -361,18 +367,18 @@ def _failure(error: Exception) -> NiftyError | _AgainError:
         case requests.exceptions.SSLError():
             return HttpError(f"TLS: {_innermost(error)}")
         case requests.exceptions.ConnectTimeout():
-            return _AgainError("cannot be reached: no answer to the connection", reached=False)
+            return AgainError("cannot be reached: no answer to the connection", reached=False)
         case requests.exceptions.ReadTimeout() | exceptions.ReadTimeoutError() | TimeoutError():
-            return _AgainError("sends nothing for too long")
+            return AgainError("sends nothing for too long")
         case requests.exceptions.ProxyError():
-            return _AgainError(f"the proxy fails: {_innermost(error)}", reached=False)
+            return AgainError(f"the proxy fails: {_innermost(error)}", reached=False)
         case requests.exceptions.ConnectionError() | exceptions.HTTPError():
             reached = not isinstance(_bottom(error), exceptions.NewConnectionError)
-            return _AgainError(f"the connection fails: {_innermost(error)}", reached=reached)
+            return AgainError(f"the connection fails: {_innermost(error)}", reached=reached)
         case requests.RequestException() | ValueError():
             return HttpError(_innermost(error))
         case _:
-            return _AgainError(f"the connection fails: {_innermost(error)}")
+            return AgainError(f"the connection fails: {_innermost(error)}")
 
 
 def _bottom(error: BaseException) -> BaseException:

@@ -355,7 +355,9 @@ def _annotations(manifest: Manifest) -> dict[str, str]:
         f"{_NAMES}version": manifest.version,
         f"{_NAMES}created": _created(manifest),
     }
-    licences = sorted({one.licence for one in manifest.components})
+    own = {one.licence for one in manifest.components}
+    linked = {part.licence for one in manifest.components for part in one.includes}
+    licences = sorted(own | linked)
     if licences and not manifest.dropins:
         told = [f"({one})" if " OR " in one else one for one in licences]
         said[f"{_NAMES}licenses"] = " AND ".join(told)

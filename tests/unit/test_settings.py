@@ -79,6 +79,8 @@ def test_a_variable_like_no_other_lists_all() -> None:
         ("jobs", "٣", "a whole number from 1 to 1024"),
         ("jobs", "", "a whole number from 1 to 1024"),
         ("jobs", "9" * 5000, "a whole number from 1 to 1024"),
+        ("tag", "-x", "a tag: letters, digits, '_', '.', '-', at most 128, such as 2026.11"),
+        ("tag", "a" * 129, "a tag: letters, digits, '_', '.', '-', at most 128, such as 2026.11"),
         ("count", "63336", "a whole number from 1 to 63335"),
         ("name", "Slick", "the name of an instance"),
         ("names", "1,,B", "the name of an instance"),

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import settings
 from pipeline.image.archive import Limits
-from pipeline.image.manifest import ComponentRecord, DropinRecord
+from pipeline.image.manifest import ComponentRecord, DropinRecord, IncludeRecord
 from pipeline.paths import PROJECT
 from pipeline.release import oci
 from pipeline.run import run
@@ -133,9 +133,10 @@ def test_two_processes_make_the_same_bytes() -> None:
 
 
 def test_licences_are_told_only_where_they_are_spdx() -> None:
-    component = {"name": "a", "licence": "MIT OR ISC"}
+    linked = IncludeRecord(name="c", version="1", licence="Apache-2.0 WITH LLVM-exception")
+    component: dict[str, Any] = {"name": "a", "licence": "MIT OR ISC", "includes": (linked,)}
     both = [component, {"name": "b", "licence": "GPL-2.0-only"}]
-    assert _licences(both) == "GPL-2.0-only AND (MIT OR ISC)"
+    assert _licences(both) == ("Apache-2.0 WITH LLVM-exception AND GPL-2.0-only AND (MIT OR ISC)")
     assert _licences(both, dropins=make_dropin()) is None
 
 
