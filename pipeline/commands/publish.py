@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import files, terminal
 from pipeline.commands.places import ARTIFACTS, ENDINGS, RELEASE
+from pipeline.commands.recipes import load
 from pipeline.errors import NiftyError, UsageError
 from pipeline.image import archive, manifest
 from pipeline.progress import say
@@ -37,7 +38,8 @@ def run(settings: Settings) -> None:
         if warning := signing.warning(now):
             say(f"warning: {warning}")
     text = keys.armored(ring) if ring else b""
-    is_new = publish(RELEASE, items(built), signing, ring, keep=settings.keep, now=now, text=text)
+    given = items(built, load())
+    is_new = publish(RELEASE, given, signing, ring, keep=settings.keep, now=now, text=text)
     if not is_new:
         say(f"{RELEASE}: published already, nothing to do")
     elif signing is None:

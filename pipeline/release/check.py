@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import files
 from pipeline.errors import NiftyError, shown, some
 from pipeline.image import archive, manifest
+from pipeline.image.rootfs import File
 from pipeline.release import names
 from pipeline.trust import memory, sums, verify
 
@@ -194,7 +195,10 @@ def _agree(rootfs: Rootfs, named: names.Named, described: Path, name: str) -> No
         raise CheckError(f"{name}: its manifest says {shown(' '.join(says), most=100)}")
     try:
         beside = json.loads(_read(described, archive.DEFAULT_LIMITS.max_bytes))
-        same = beside["digest"] == rootfs.digest and beside["manifest"] == json.loads(inside.text())
+        # as it stands in the image: of an older format the model would write another one
+        entry = rootfs.find(manifest.PATH)
+        lies = json.loads(entry.content) if isinstance(entry, File) else None
+        same = beside["digest"] == rootfs.digest and beside["manifest"] == lies
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckError(f"{described.name}: cannot be used") from error
     if not same:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import files, trees
 from pipeline.errors import NiftyError, ProblemsError
-from pipeline.release import check, names
+from pipeline.release import check, names, vex
 from pipeline.trust import keyring, memory, sums
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from pipeline.builder.recipes.catalogue import Recipes
     from pipeline.image.manifest import Manifest
     from pipeline.release.keys import Signing
 
@@ -60,19 +61,41 @@ class Item:
 def images(built: Iterable[Built]) -> Iterator[Item]:
     """The archives and manifests of *built*, under the names of a release."""
     for one in built:
-        about = one.manifest
         for ending, content in one.contents.items():
-            called = names.name(about.name, about.version, about.needs.architecture, ending)
-            yield Item(name=called, content=content)
+            yield Item(name=_named(one, ending), content=content)
 
 
-# What is published of images: whoever has something to add, adds a function here.
-DOCUMENTS = (images,)
+def bill(built: Iterable[Built], recipes: Recipes) -> Iterator[Item]:
+    """The bill of materials of each of *built*. Raises OriginError."""
+    from pipeline.release import sbom  # noqa: PLC0415 (slow to import)
+
+    for one in built:
+        content = sbom.sbom(one.manifest, recipes, digest=one.digest, tar_sha256=one.tar_sha256)
+        yield Item(name=_named(one, "cdx.json"), content=content, is_fixed=False)
 
 
-def items(built: Sequence[Built]) -> list[Item]:
-    """Every file that *built* gives a release."""
-    return [item for document in DOCUMENTS for item in document(built)]
+def exchange(built: Iterable[Built], recipes: Recipes) -> Iterator[Item]:
+    """What is known of vulnerabilities of each of *built*. Raises OriginError, AuditError."""
+    for one in built:
+        content = vex.vex(one.manifest, recipes)
+        yield Item(name=_named(one, "vex.json"), content=content, is_fixed=False)
+
+
+# What goes with the images: whoever has something to add, adds a function here.
+DOCUMENTS = (bill, exchange)
+
+
+def items(built: Sequence[Built], recipes: Recipes) -> list[Item]:
+    """Every file that *built*, made of *recipes*, gives a release."""
+    return [
+        *images(built),
+        *(item for document in DOCUMENTS for item in document(built, recipes)),
+    ]
+
+
+def _named(one: Built, ending: str) -> str:
+    about = one.manifest
+    return names.name(about.name, about.version, about.needs.architecture, ending)
 
 
 def publish(

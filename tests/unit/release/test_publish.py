@@ -59,7 +59,7 @@ def put(
 ) -> bool:
     ring = b"" if signing is None else signing.certificate.binary
     return publish.publish(
-        folder, publish.items(several), signing, ring, keep=keep, now=NOW,
+        folder, list(publish.images(several)), signing, ring, keep=keep, now=NOW,
         text=keys.armored(ring) if ring else b"",
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import NiftyError, UsageError
 from pipeline.net.https import Transport
-from pipeline.release import keys, names, publish, remote
+from pipeline.release import keys, names, remote
 from pipeline.release.remote import Client, Place, RemoteError
 from pipeline.trust import keyring, sums
 from pipeline.trust.verify import SignatureError
@@ -334,7 +334,3 @@ def test_urls_mean_a_file_or_a_directory() -> None:
 def test_urls_that_cannot_be_used_are_said(url: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         remote.place(url)
-
-
-def test_publish_is_what_is_pulled() -> None:
-    assert publish.items([FIRST])[0].name.endswith(".tar.zst")
