@@ -81,7 +81,7 @@ def task_publish() -> Any:
 
 
 def task_verify() -> Any:
-    """Check a release as a stranger does, without root (from=FOLDER keyring=FILE; format=json)"""
+    """Check a release as a stranger does, without root (from=FOLDER|URL keyring=FILE)"""
     return made(always("verify"), archives=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.commands.tables import print_json, print_table
 from pipeline.errors import NiftyError, UsageError
-from pipeline.release import check
+from pipeline.release import check, remote
+from pipeline.settings import is_url
 from pipeline.trust import keyring
 
 if TYPE_CHECKING:
@@ -19,17 +22,30 @@ if TYPE_CHECKING:
 def run(settings: Settings) -> None:
     """Print every check of the release in from=; raise NiftyError if one fails."""
     if not settings.source:
-        raise UsageError("verify what?", hint="doit verify from=FOLDER keyring=FILE")
+        raise UsageError(
+            "verify what?", hint="doit verify from=FOLDER keyring=FILE, or from=https://…"
+        )
     if not settings.keyring:
         raise UsageError(
             "signed by whom?",
             hint="keyring=FILE, from the publisher and not from where the release is",
         )
     ring = keyring.load(Path(settings.keyring))
-    folder = Path(settings.source)
-    if not folder.is_dir():
-        raise NiftyError(f"{folder}: no such directory")
-    found = list(check.directory(folder, ring, now=datetime.now(UTC), fresh=settings.fresh))
+    now = datetime.now(UTC)
+    if is_url(settings.source):
+        where = remote.place(settings.source, variable="from")
+        if where.file:
+            raise UsageError(f"from={settings.source}: the directory of a release is verified")
+        with tempfile.TemporaryDirectory(prefix="nifty-verify-") as made:
+            folder = Path(made)
+            client = remote.Client(cache=folder, machine=os.uname().machine, now=now)
+            client.release(where, ring, folder)
+            found = list(check.directory(folder, ring, now=now, fresh=settings.fresh))
+    else:
+        folder = Path(settings.source)
+        if not folder.is_dir():
+            raise NiftyError(f"{folder}: no such directory")
+        found = list(check.directory(folder, ring, now=now, fresh=settings.fresh))
     if settings.format == "json":
         print_json([asdict(one) for one in found])
     else:

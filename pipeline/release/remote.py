@@ -75,38 +75,38 @@ class Pulled:
         return memory.Seen(version=self.named.version, signed=self.signed.created)
 
 
-def place(url: str) -> Place:
-    """What the URL *url* means. Raises UsageError for one that cannot be used."""
+def place(url: str, *, variable: str = "image") -> Place:
+    """What *url*, given as *variable*, means. Raises UsageError if it cannot be used."""
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(f"image={url}: no URL: {error}") from error
+        raise UsageError(f"{variable}={url}: no URL: {error}") from error
     if not host:
-        raise UsageError(f"image={url}: no URL: no host")
+        raise UsageError(f"{variable}={url}: no URL: no host")
     if parts.username is not None or parts.password is not None:
         raise UsageError(
-            "image=: a password in a URL is seen by every user of this machine",
+            f"{variable}=: a password in a URL is seen by every user of this machine",
             hint="a ~/.netrc (mode 0600) holds it",
         )
     if parts.scheme == "http" and not _is_loopback(host):
-        raise UsageError(f"image={url}: http:, only https: is used", hint="https://…")
+        raise UsageError(f"{variable}={url}: http:, only https: is used", hint="https://…")
     if parts.query:
-        raise UsageError(f"image={url}: a query cannot be used, files lie beside one another")
+        raise UsageError(f"{variable}={url}: a query cannot be used, files lie beside one another")
     pin = ""
     if parts.fragment:
         found = re.fullmatch(r"sha256=([0-9a-f]{64})", parts.fragment)
         if found is None:
-            raise UsageError(f"image={url}: after # expected sha256= and 64 hex digits")
+            raise UsageError(f"{variable}={url}: after # expected sha256= and 64 hex digits")
         pin = found[1]
     before, _slash, last = parts.path.rpartition("/")
     is_file = ".tar" in last
     path = f"{before}/" if is_file or not last else f"{parts.path}/"
     if pin and not is_file:
-        raise UsageError(f"image={url}: #sha256= pins an archive, this is a directory")
+        raise UsageError(f"{variable}={url}: #sha256= pins an archive, this is a directory")
     file = unquote(last) if is_file else ""
     if file and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+~-]*", file):
-        raise UsageError(f"image={url}: no name of an archive: {shown(file, most=80)}")
+        raise UsageError(f"{variable}={url}: no name of an archive: {shown(file, most=80)}")
     return Place(base=f"{parts.scheme}://{parts.netloc}{path}", file=file, pin=pin)
 
 
@@ -165,6 +165,23 @@ class Client:
             accept(pulled)
         self._archive(found.url, digest, self._expected(where, listed, file))
         return pulled
+
+    def release(self, where: Place, ring: Keyring, folder: Path) -> None:
+        """Bring a whole release into *folder*, which is empty; nothing before its signature holds.
+
+        Whether the files are those that are signed, `check` finds out.
+        """
+        content = self._read(f"{where.base}{sums.NAME}", sums.LIMIT)
+        signature = self._read(f"{where.base}{sums.SIGNATURE}", verify.LIMIT)
+        name = f"{where.base}{sums.NAME}"
+        verify.verify(content, signature, ring, name=name, now=self.now)
+        files.write(folder / sums.NAME, content)
+        files.write(folder / sums.SIGNATURE, signature)
+        left = LARGEST
+        for file in sums.read(content, name=name):
+            expected = Expected(size=left, by="are taken in all", is_most=True)
+            self._download(f"{where.base}{file}", folder / file, expected, 0)
+            left -= (folder / file).stat().st_size
 
     def _expected(self, where: Place, listed: Mapping[str, str], file: str) -> Expected:
         """How large *file* is, by release.json if that is signed too."""
