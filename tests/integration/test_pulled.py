@@ -21,7 +21,7 @@ from pipeline.run import CLEAN_ENVIRONMENT, run
 from pipeline.trust import keyring, sums
 from pipeline.trust.verify import SignatureError, verify
 from tests.support import signers
-from tests.unit.release.test_publish import FIRST, SECOND, put, stem
+from tests.support.published import FIRST, SECOND, put, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from pipeline.release import keys, names
 from pipeline.trust import sums
 from pipeline.trust.memory import OlderError
 from tests.support import signers, webserver
-from tests.unit.release.test_publish import FIRST, SECOND, put, stem
+from tests.support.published import FIRST, SECOND, put, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import multiprocessing
 import os
 from typing import TYPE_CHECKING
@@ -12,12 +10,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import files
-from pipeline.image import archive
 from pipeline.release import check, keys, names, publish
 from pipeline.release.publish import Built, PublishError
 from pipeline.trust import keyring, sums
 from tests.support import signers
-from tests.support.host_image import make_image
+from tests.support.published import (
+    FIRST,
+    NOW,
+    RING,
+    SECOND,
+    THIRD,
+    built,
+    put,
+    stem,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,51 +31,9 @@ if TYPE_CHECKING:
 
     from pipeline.release.check import Check
 
-NOW = signers.NOW
-SIGNER = signers.signer()
-SIGNING = keys.load("test", SIGNER.made.signing, {}, NOW)
-RING = keyring.read(SIGNER.certificate, name="ours")
-
-
-def built(version: str = "1", *, motd: bytes = b"") -> Built:
-    """An image as the build leaves it."""
-    from pipeline.image.rootfs import File  # noqa: PLC0415 (for these lines alone)
-
-    changed = [File(path="etc/motd", content=motd)] if motd else []
-    image = make_image(changed, version=version)
-    tar = archive.write_tar(image.rootfs, mtime=0)
-    table = {"digest": image.digest, "manifest": json.loads(image.manifest.text())}
-    return Built(
-        manifest=image.manifest,
-        digest=image.digest,
-        tar_sha256=hashlib.sha256(tar).hexdigest(),
-        contents={
-            "tar.zst": archive.write_zstd(tar),
-            "tar.xz": archive.write_xz(tar),
-            "json": json.dumps(table).encode(),
-        },
-    )
-
-
-FIRST, SECOND, THIRD = built("1"), built("2"), built("3")
-
-
-def put(
-    folder: Path, *several: Built, signing: keys.Signing | None = SIGNING, keep: int = 3
-) -> bool:
-    ring = b"" if signing is None else signing.certificate.binary
-    return publish.publish(
-        folder, list(publish.images(several)), signing, ring, keep=keep, now=NOW,
-        text=keys.armored(ring) if ring else b"",
-    )  # fmt: skip
-
 
 def wrong(folder: Path, ring: keyring.Keyring | None = RING) -> list[Check]:
     return [one for one in check.directory(folder, ring, now=NOW) if not one.is_right]
-
-
-def stem(version: str = "1") -> str:
-    return f"small_{version}_{names.WORDS[os.uname().machine]}"
 
 
 @pytest.fixture

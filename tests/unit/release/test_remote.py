@@ -16,7 +16,7 @@ from pipeline.release.remote import Client, Place, RemoteError
 from pipeline.trust import keyring, sums
 from pipeline.trust.verify import SignatureError
 from tests.support import signers, webserver
-from tests.unit.release.test_publish import FIRST, SECOND, put, stem
+from tests.support.published import FIRST, SECOND, put, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
