@@ -31,14 +31,14 @@ def run(settings: Settings) -> None:
     """Publish every architecture of the image that is built in the same version."""
     now = datetime.now(UTC)
     signing = _signing(settings, now)
-    built = [one for arch in ARCHITECTURES if (one := _built(settings.image, arch))]
+    several = [one for arch in ARCHITECTURES if (one := built(settings.image, arch))]
     ring = b""
     if signing is not None:
         ring = _ring(settings, signing)
         if warning := signing.warning(now):
             say(f"warning: {warning}")
     text = keys.armored(ring) if ring else b""
-    given = items(built, load())
+    given = items(several, load())
     is_new = publish(RELEASE, given, signing, ring, keep=settings.keep, now=now, text=text)
     if not is_new:
         say(f"{RELEASE}: published already, nothing to do")
@@ -81,7 +81,7 @@ def _ring(settings: Settings, signing: Signing) -> bytes:
     return ring.binary
 
 
-def _built(image: str, architecture: str) -> Built | None:
+def built(image: str, architecture: str) -> Built | None:
     """The image as the build left it; None if it was not built for *architecture*."""
     stem = f"{image}-{architecture}"
     paths = {ending: ARTIFACTS / f"{stem}{ending}" for ending in ENDINGS}
