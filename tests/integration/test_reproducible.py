@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.paths import PROJECT
+from pipeline.settings import ARCHITECTURES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.checkouts import Checkout, Copier
 
-pytestmark = pytest.mark.integration
+# two builds of everything, where neither has been made
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 pytest_plugins = ["tests.support.checkouts"]
 
 # Deeper than this checkout. It stays, so that only a change of what matters compiles again.
@@ -46,20 +48,41 @@ HOSTILE = {
 }
 
 
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[] if name == "x86_64" else [pytest.mark.foreign])
+        for name in ARCHITECTURES
+    ],
+)
+def architecture(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def second(checkout: Checkout, copy_project: Copier, as_anybody: tuple[str, ...]) -> Checkout:
+def first(checkout: Checkout, architecture: str) -> Checkout:
+    """This checkout, with the image for *architecture*."""
+    checkout.doit("build", "image=nifty", f"arch={architecture}")
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def second(
+    first: Checkout, copy_project: Copier, as_anybody: tuple[str, ...], architecture: str
+) -> Checkout:
     """A checkout built under other circumstances in every respect, with nothing taken along."""
     made = copy_project(ELSEWHERE)
     store = made.artifacts / "store"
     if not store.exists():  # the downloads, and only these, may be the same
-        shutil.copytree(checkout.artifacts / "store", store)
-    for name in ("SHA256SUMS", "nifty-x86_64.tar.zst", "nifty-x86_64.tar.xz", "nifty-x86_64.json"):
-        (made.artifacts / name).unlink(missing_ok=True)
+        shutil.copytree(first.artifacts / "store", store)
+    for path in (made.artifacts / "SHA256SUMS", *made.artifacts.glob("nifty-*")):
+        path.unlink(missing_ok=True)
     give_away(made.root, as_anybody)
     made.doit(
         "build",
         "jobs=1",
-        "arch=x86_64",
+        f"arch={architecture}",
         env={"PATH": "/bin:/usr/bin", **HOSTILE},
         prefix=as_anybody,
         umask=0o077,
@@ -79,23 +102,29 @@ def give_away(root: Path, prefix: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "program", ["busybox/busybox", "dropbear/dropbearmulti", "sftp-server/sftp-server"]
 )
-def test_components_are_equal(checkout: Checkout, second: Checkout, program: str) -> None:
+def test_components_are_equal(
+    first: Checkout, second: Checkout, architecture: str, program: str
+) -> None:
     one, other = (
-        (each.artifacts / "components" / "x86_64" / program).read_bytes()
-        for each in (checkout, second)
+        (each.artifacts / "components" / architecture / program).read_bytes()
+        for each in (first, second)
     )
     assert one == other
 
 
-def test_images_are_equal(checkout: Checkout, second: Checkout) -> None:
-    one, other = checkout.sums(), second.sums()
-    assert len(other) == 3
+def test_images_are_equal(first: Checkout, second: Checkout, architecture: str) -> None:
+    one, other = first.sums(), second.sums()
+    assert set(other) == {f"nifty-{architecture}.{end}" for end in ("tar.zst", "tar.xz", "json")}
     assert {name: one[name] for name in other} == other
 
 
-def test_no_path_of_the_machine_is_in_a_binary(checkout: Checkout, second: Checkout) -> None:
-    for each in (checkout, second):
-        for path in (each.artifacts / "components" / "x86_64").glob("*/*"):
+def test_no_path_of_the_machine_is_in_a_binary(
+    first: Checkout, second: Checkout, architecture: str
+) -> None:
+    for each in (first, second):
+        paths = list((each.artifacts / "components" / architecture).glob("*/*"))
+        assert len(paths) >= 6
+        for path in paths:
             content = path.read_bytes()
             assert str(each.root).encode() not in content
             assert b"ziglang" not in content
