@@ -12,7 +12,7 @@ from pipeline.commands.publish import built
 from pipeline.release import keys
 from tests.support import signers
 from tests.support.host.user import User
-from tests.unit.release.test_publish import put
+from tests.support.published import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

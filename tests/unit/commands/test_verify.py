@@ -12,7 +12,7 @@ from pipeline.commands import verify as command
 from pipeline.errors import NiftyError, UsageError
 from pipeline.release import keys
 from tests.support import signers, webserver
-from tests.unit.release.test_publish import FIRST, put, stem
+from tests.support.published import FIRST, put, stem
 
 if TYPE_CHECKING:
     from pathlib import Path
