@@ -1,15 +1,16 @@
 """Deploys: facts, plan, and then every instance written under another name and renamed.
 
-Killed at any point, also by a power failure, an instance is absent or whole: roots and states of a
-thousand at a time are made in `.nifty/new` and forced to the disk (syncfs(2)), the states get their
-names, and only then the roots. When it returns, the names are on the disk as well. Running it again
-finishes what was left.
+Killed at any point, also by a power failure, an instance is absent or whole: the image, and roots
+and states of a thousand at a time, are made in `.nifty/new` and forced to the disk (syncfs(2));
+image and states get their names, and only then the roots. When it returns, the names are on the
+disk as well. Running it again finishes what was left.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
@@ -77,16 +78,18 @@ def apply(
         if todo.creations and granted is None:
             granted = access.make_fleet_key(layout)
             notes += _fleet_key_notes(layout, known.instances)
-        if any(isinstance(action, StoreImage) for action in todo.actions):
-            images.store(layout, image)
+        batch = _begun(todo, layout, image)
         told = _mended(todo, granted, layout, known.instances, boots)
         notes += told
         if told:
             known = records.look(layout)
         if todo.creations and granted is not None:
-            known = _create(todo, image, granted, layout, known, named)
+            maker = Maker(layout, todo.wanted, image, granted, named)
+            known = _create(todo, maker, batch, known)
         elif todo.actions:
-            clients.write(layout, known.instances)
+            clients.put(batch, layout, known.instances)
+            if not batch.commit():
+                files.sync(layout.prefix)
     except OSError as error:
         raise DeployError(
             f"deploy stopped, no instance was made below {layout.prefix}:",
@@ -100,6 +103,16 @@ def apply(
             hint="run the same command again to go on",
         ) from None
     return Applied(known, tuple(notes))
+
+
+def _begun(todo: Plan, layout: Layout, image: Image) -> Batch:
+    """What gets its names with the first instances: the image, but if any are mended from it."""
+    batch = Batch(layout)
+    if any(isinstance(action, StoreImage) for action in todo.actions):
+        images.put(batch, layout, image)
+    if any(isinstance(action, Mend | Rebuild) for action in todo.actions):
+        batch.commit()
+    return batch
 
 
 def _fleet_key_notes(layout: Layout, present: Iterable[Instance]) -> Iterator[str]:
@@ -149,35 +162,39 @@ def _rebound(todo: Plan, layout: Layout, present: Iterable[Instance]) -> list[In
     return done
 
 
-def _create(
-    todo: Plan,
-    image: Image,
-    granted: Access,
-    layout: Layout,
-    known: Known,
-    named: Container[int],
-) -> Known:
-    """What is recorded then."""
-    creations = todo.creations
-    maker = Maker(layout, todo.wanted, image, granted, named)
-    whole: list[Instance] = []
+def _create(todo: Plan, maker: Maker, batch: Batch, known: Known) -> Known:
+    """What is recorded then; what *batch* has gets its names with the first of them."""
+    layout, creations = maker.layout, todo.creations
+    lists: OSError | None = None
     for at in range(0, len(creations), _BATCH):
-        part = creations[at : at + _BATCH]
-        done, problems = _make(maker, part, layout, _bar(at, len(creations)))
-        whole += (maker.instance(action, made) for action, made in done)
+        try:
+            done, problems = _make(maker, creations[at : at + _BATCH], _bar(at, len(creations)))
+            known = known.with_those(maker.instance(action, made) for action, made in done)
+            if not problems and at + _BATCH >= len(creations):
+                lists = _failure(partial(clients.put, batch, layout, known.instances))
+            if failure := _failure(partial(maker.publish, done, batch)):
+                problems.append(_why(failure))
+        finally:
+            # on a bad disk the next run does it
+            with suppress(OSError):
+                trees.empty(layout.new)
         if problems:
             raise _stopped(problems, creations, layout)
-    try:
-        known = known.with_those(whole)
-        if not clients.write(layout, known.instances):
-            files.sync(layout.prefix)
-    except OSError as error:
+    if failure := lists or _failure(partial(files.sync, layout.prefix)):
         raise DeployError(
             f"all {len(creations)} instances were made; ssh_config and known_hosts were not:",
-            [_why(error)],
+            [_why(failure)],
             hint="mend this, then run the same command again",
-        ) from error
+        ) from failure
     return known
+
+
+def _failure(step: Callable[[], object]) -> OSError | None:
+    try:
+        step()
+    except OSError as error:
+        return error
+    return None
 
 
 @contextmanager
@@ -194,10 +211,9 @@ def _bar(before: int, total: int) -> Iterator[Step | None]:
 def _make(
     maker: Maker,
     part: tuple[Create, ...],
-    layout: Layout,
     progress: AbstractContextManager[Step | None],
 ) -> tuple[list[tuple[Create, Made]], list[str]]:
-    """Make *part*: those that were made, and what went wrong."""
+    """Make *part*, without names: those that were made, and what went wrong."""
     done: list[tuple[Create, Made]] = []
 
     @contextmanager
@@ -211,20 +227,11 @@ def _make(
 
             yield note
 
-    try:
-        outcome = spread(len(part), lambda: maker.start(part), watching)
-        problems = [f"nifty{part[number].suffix}: {why}" for number, why in outcome.failed]
-        problems += [f"a worker was killed by signal {number}" for number in outcome.died]
-        if outcome.interrupted:
-            problems.append("interrupted")
-        try:
-            maker.publish(done)
-        except OSError as error:
-            problems.append(_why(error))
-    finally:
-        # on a bad disk the next run does it
-        with suppress(OSError):
-            trees.empty(layout.new)
+    outcome = spread(len(part), lambda: maker.start(part), watching)
+    problems = [f"nifty{part[number].suffix}: {why}" for number, why in outcome.failed]
+    problems += [f"a worker was killed by signal {number}" for number in outcome.died]
+    if outcome.interrupted:
+        problems.append("interrupted")
     return done, problems
 
 

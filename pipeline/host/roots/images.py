@@ -151,8 +151,16 @@ def store(layout: Layout, image: Image) -> bool:
     Safe to be killed: what an interrupted run or a power failure left is made whole. Raises
     OSError.
     """
-    is_changed = shared.put(layout, image.digest, image.rootfs)
     batch = Batch(layout)
+    is_changed = put(batch, layout, image)
+    if not batch.commit() and is_changed:
+        files.sync(layout.shared)
+    return is_changed
+
+
+def put(batch: Batch, layout: Layout, image: Image) -> bool:
+    """Have *batch* do what `store` does; no if all is there. Raises OSError."""
+    is_changed = shared.put(batch, layout, image.digest, image.rootfs)
     for path, content in (
         (kept.archive_file(layout, image.digest), image.archive),
         (kept.manifest_file(layout, image.digest), _described(image)),
@@ -160,8 +168,6 @@ def store(layout: Layout, image: Image) -> bool:
         if not files.holds(path, content):
             batch.put(path, content)
             is_changed = True
-    if not batch.commit() and is_changed:
-        files.sync(layout.shared)
     return is_changed
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.host.roots.access import Access
     from pipeline.host.roots.actions import Create
     from pipeline.host.roots.images import Image
+    from pipeline.host.state.batch import Batch
     from pipeline.host.state.layout import Layout
     from pipeline.host.wanted import Wanted
 
@@ -66,7 +67,7 @@ class Maker:
         granted: Access,
         named: Container[int],
     ) -> None:
-        self._layout, self._wanted, self._image, self._granted = layout, wanted, image, granted
+        self.layout, self._wanted, self._image, self._granted = layout, wanted, image, granted
         self._named = named
         self._blank = image.blank
         entries = images.entries_of(image, wanted.share, granted)
@@ -101,7 +102,7 @@ class Maker:
         """
         writer = replay.Writer(self._template)
         # each worker has a directory of its own: in a common one they wait for each other
-        own = self._layout.new / f"{os.getpid()}"
+        own = self.layout.new / f"{os.getpid()}"
         own.mkdir(0o700)
         new = os.open(own, DIRECTORY)
 
@@ -129,19 +130,29 @@ class Maker:
 
         return make
 
-    def publish(self, done: Sequence[tuple[Create, Made]]) -> None:
-        """Give what the workers made its names, once it is on the disk. Raises OSError."""
-        layout = self._layout
+    def publish(self, done: Sequence[tuple[Create, Made]], batch: Batch) -> None:
+        """Give what the workers made its names, once it is on the disk, after those of *batch*.
+
+        The names are not on the disk yet. Raises OSError.
+        """
+        layout = self.layout
         files.sync(layout.new)
-        for action, made in done:
-            source = layout.new / f"{made.folder}" / f"nifty{action.suffix}.json"
-            target = layout.instances / records.file_name(action.suffix)
-            if target.is_dir():
-                # a damaged one of no use
-                records.remove(layout, action.suffix)
-            source.replace(target)
+        batch.name()
         mover = Mover()
-        with trees.opened(layout.new) as new, trees.opened(layout.prefix) as prefix:
+        with (
+            trees.opened(layout.new) as new,
+            trees.opened(layout.instances) as states,
+            trees.opened(layout.prefix) as prefix,
+        ):
+            for action, made in done:
+                source = f"{made.folder}/nifty{action.suffix}.json"
+                target = records.file_name(action.suffix)
+                try:
+                    os.replace(source, target, src_dir_fd=new, dst_dir_fd=states)
+                except IsADirectoryError:
+                    # a damaged one of no use
+                    trees.remove(states, target)
+                    os.replace(source, target, src_dir_fd=new, dst_dir_fd=states)
             for action, made in done:
                 name = f"nifty{action.suffix}"
                 mover.move(new, f"{made.folder}/{name}".encode(), prefix, name.encode())

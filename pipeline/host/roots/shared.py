@@ -18,6 +18,7 @@ from pipeline.image.rootfs import Directory, Entry, File, Symlink
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pipeline.host.state.batch import Batch
     from pipeline.host.state.layout import Layout
     from pipeline.image.manifest import EntryRecord
     from pipeline.image.rootfs import Rootfs
@@ -36,11 +37,11 @@ def entries(rootfs: Rootfs) -> Iterator[Entry]:
                 yield replace(entry, path=path, mode=entry.mode & 0o755, uid=0, gid=0)
 
 
-def put(layout: Layout, digest: str, rootfs: Rootfs) -> bool:
-    """Have the shared part of *rootfs* at its place, whole; whether anything had to be written.
+def put(batch: Batch, layout: Layout, digest: str, rootfs: Rootfs) -> bool:
+    """Have *batch* put the shared part of *rootfs* at its place; whether anything is written.
 
-    What is there already and differs is replaced path by path: instances may be running from it.
-    Its contents are not on the disk yet. Raises OSError.
+    What is there already and differs is replaced path by path, at once: instances may be running
+    from it. Its contents are not on the disk yet. Raises OSError.
     """
     with trees.opened(layout.new) as new, trees.opened(layout.shared) as above:
         if _is_directory(above, digest):
@@ -51,10 +52,7 @@ def put(layout: Layout, digest: str, rootfs: Rootfs) -> bool:
             for entry in entries(rootfs):
                 _write(folder, entry)
             os.fchmod(folder, 0o755)
-        # so that no name is there before its content
-        files.sync(layout.new)
-        trees.remove(above, digest)
-        os.rename(digest, digest, src_dir_fd=new, dst_dir_fd=above)
+    batch.move(layout.new / digest, layout.cbin(digest))
     return True
 
 

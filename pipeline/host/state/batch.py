@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Batch:
-    """Files that `commit` gives their names: at every moment each is the old or the new, whole.
+    """Files and folders that `commit` gives their names: at every moment each is old or new, whole.
 
     They wait in PREFIX/.nifty/new, so a killed run leaves nothing elsewhere. Whatever is in the way
     of one is replaced, a directory or a link as well: all below PREFIX/.nifty is this program's.
@@ -30,6 +30,10 @@ class Batch:
         part = self._layout.new / f"{os.getpid()}.{len(self._waiting)}.{path.name}"
         part.unlink(missing_ok=True)
         files.write(part, content, mode=mode)
+        self.move(part, path)
+
+    def move(self, part: Path, path: Path) -> None:
+        """Have what was made as *part*, in `new` as well, get the name *path* later."""
         self._waiting.append((part, path))
 
     def commit(self) -> bool:
@@ -37,25 +41,33 @@ class Batch:
         if not self._waiting:
             return False
         files.sync(self._layout.state)
-        for part, path in self._waiting:
-            _make_way(path)
-            part.replace(path)
-        self._waiting.clear()
+        self.name()
         files.sync(self._layout.state)
         return True
+
+    def name(self) -> None:
+        """The names alone, for who has contents of his own, and forces all to the disk himself.
+
+        Raises OSError.
+        """
+        for part, path in self._waiting:
+            _make_way(part, path)
+            part.replace(path)
+        self._waiting.clear()
 
     def drop(self) -> None:
         """Forget what waits: the files keep what they had."""
         for part, _path in self._waiting:
-            part.unlink(missing_ok=True)
+            with trees.opened(part.parent) as folder:
+                trees.remove(folder, part.name)
         self._waiting.clear()
 
 
-def _make_way(path: Path) -> None:
+def _make_way(part: Path, path: Path) -> None:
     try:
         facts = path.lstat()
     except FileNotFoundError:
         return
-    if stat.S_ISDIR(facts.st_mode):
+    if stat.S_ISDIR(facts.st_mode) or part.is_dir():
         with trees.opened(path.parent) as above:
             trees.remove(above, path.name)

@@ -57,12 +57,17 @@ def _quoted(path: object) -> str:
 
 def write(layout: Layout, instances: Iterable[Instance]) -> bool:
     """Both files, durably, for exactly *instances*; no if both are right already."""
-    known = tuple(instances)
     batch = Batch(layout)
+    put(batch, layout, instances)
+    return batch.commit()
+
+
+def put(batch: Batch, layout: Layout, instances: Iterable[Instance]) -> None:
+    """Have *batch* write those of both files that are not right already. Raises OSError."""
+    known = tuple(instances)
     for path, text in texts(layout, known).items():
         if not files.holds(path, text.encode()):
             batch.put(path, text.encode())
-    return batch.commit()
 
 
 def are_current(layout: Layout, instances: tuple[Instance, ...]) -> bool:

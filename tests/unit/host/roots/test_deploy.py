@@ -10,11 +10,13 @@ import stat
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline import files
 from pipeline.commands import deploy
+from pipeline.files import Mover
 from pipeline.host.doctor.rows import PlanError
 from pipeline.host.roots import identity, images
 from pipeline.host.roots.access import Access
@@ -406,3 +408,31 @@ def test_memory_does_not_grow_with_the_count(prefix: Path, image: Image) -> None
         _pid, _status, usage = os.wait4(child, 0)
         peaks.append(usage.ru_maxrss)
     assert peaks[1] - peaks[0] < 4096  # KiB: the plan's and the lists' lines, no roots
+
+
+def test_contents_before_names_and_image_and_states_before_roots(
+    prefix: Path, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forced to the disk twice: when nothing has a name yet, and when all have."""
+    layout = Layout(prefix)
+    synced: list[set[str]] = []
+    before_root: list[set[str]] = []
+    move = Mover.move
+
+    def names() -> set[str]:
+        folders = (prefix, layout.state, layout.images, layout.shared, layout.instances)
+        return {path.name for folder in folders for path in folder.iterdir()}
+
+    def moved(mover: Mover, *words: Any) -> None:
+        before_root.append(names())
+        move(mover, *words)
+
+    monkeypatch.setattr(files, "sync", lambda _folder: synced.append(names()))
+    monkeypatch.setattr(Mover, "move", moved)
+    deploy.deploy(counted(prefix, 2), image)
+    kept_here = {image.digest, f"{image.digest}.image", f"{image.digest}.json"}
+    lists = {"known_hosts", "ssh_config"}
+    assert len(synced) == 2
+    assert synced[0] == {".nifty", "cbin", "images", "instances", "lock", "new"}
+    assert before_root[0] == synced[0] | kept_here | lists | {"1.json", "2.json"}
+    assert synced[1] == before_root[0] | {"nifty1", "nifty2"}
