@@ -10,7 +10,7 @@ import io
 import tempfile
 import time
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,15 +18,19 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from benchmarks.compiler import compiled
 from pipeline.commands import deploy
-from pipeline.host.roots import access, images
+from pipeline.host.roots import access, images, upgrade
 from pipeline.host.state import records
-from pipeline.host.state.layout import Layout
+from pipeline.host.state.layout import Layout, locked
 from pipeline.host.state.records import Share
+from pipeline.host.units import sync
 from pipeline.host.wanted import Wanted, numbered
+from pipeline.image import archive, manifest
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
 from pipeline.run import run
+from pipeline.settings import Settings
 
 NIFTY = "doit deploy"
+UPGRADE = "doit upgrade"
 C_CHOWN = "C replay, chown"
 C_FSUID = "C replay, setfsuid"
 COPY = "cp -a --reflink=auto"
@@ -34,7 +38,7 @@ EXTRACT = "tar -x"
 ARTICLE = "the article's loop"
 SNAPSHOT = "btrfs subvolume snapshot"
 
-PEERS = (NIFTY, C_CHOWN, C_FSUID, COPY, EXTRACT, SNAPSHOT, ARTICLE)
+PEERS = (NIFTY, UPGRADE, C_CHOWN, C_FSUID, COPY, EXTRACT, SNAPSHOT, ARTICLE)
 
 # Not run at higher counts: at 10,000 they would take most of a minute, each time.
 MOST = {COPY: 1000, EXTRACT: 1000, SNAPSHOT: 1000}
@@ -61,9 +65,13 @@ done
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """What the peers work with: an image, a key to log in with, and both as C and tar want them."""
+    """What the peers work with: an image, a key to log in with, and both as C and tar want them.
+
+    *newer*: the same image with one file changed, to upgrade to.
+    """
 
     image: images.Image
+    newer: images.Image
     keys: Path
     replay: Path
     entries: Path
@@ -84,7 +92,12 @@ def material(path: Path, work: Path) -> Material:
         tar = work / "instance.tar"
         run(["tar", "-cf", tar, "-C", layout.root("nifty1"), "."])
     return Material(
-        image=image, keys=keys, replay=compiled("replay", work), entries=entries, tar=tar
+        image=image,
+        newer=_newer(image),
+        keys=keys,
+        replay=compiled("replay", work),
+        entries=entries,
+        tar=tar,
     )
 
 
@@ -107,6 +120,8 @@ def seconds(peer: str, made_of: Material, prefix: Path, count: int) -> float:
     match peer:
         case "doit deploy":
             return _deploy(made_of.image, made_of.keys, prefix, count)
+        case "doit upgrade":
+            return _upgrade(made_of, prefix, count)
         case "C replay, chown":
             return _c_program(made_of, prefix, count, "chown")
         case "C replay, setfsuid":
@@ -126,6 +141,41 @@ def _deploy(image: images.Image, keys: Path, prefix: Path, count: int) -> float:
     with redirect_stderr(told):  # warnings of ports that nobody will listen on
         deploy.deploy(wanted, image)
     return time.perf_counter() - began
+
+
+def _upgrade(made_of: Material, prefix: Path, count: int) -> float:
+    """What an upgrade of stopped instances does but for asking systemd, in batches as usual."""
+    _deploy(made_of.image, made_of.keys, prefix, count)
+    layout = Layout(prefix)
+    known = records.look(layout)
+    sync.write_environments(layout, known)
+    suffixes = [one.suffix for one in known.instances]
+    batch = Settings().batch
+    began = time.perf_counter()
+    differ = upgrade.Differences(layout)
+    for at in range(0, count, batch):
+        part = suffixes[at : at + batch]
+        upgrade.upgrade(layout, part, made_of.newer, differ=differ)
+        sync.follow(layout, part)
+    with locked(layout):
+        upgrade.tidy(layout, records.look(layout))
+    return time.perf_counter() - began
+
+
+def _newer(image: images.Image) -> images.Image:
+    entries = {entry.path: entry for entry in image.rootfs if entry.path != manifest.PATH}
+    entries["etc/motd"] = File(path="etc/motd", content=b"newer\n")
+    content = Rootfs.of(entries.values())
+    told = tuple(manifest.record(entry) for entry in content)
+    described = image.manifest.model_copy(update={"entries": told})
+    rootfs = manifest.add(described, content)
+    return replace(
+        image,
+        rootfs=rootfs,
+        manifest=described,
+        archive=archive.write_zstd(archive.write_tar(rootfs, mtime=0)),
+        digest=rootfs.digest,
+    )
 
 
 def _c_program(made_of: Material, prefix: Path, count: int, owner: str) -> float:
