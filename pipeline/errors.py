@@ -42,6 +42,11 @@ def ends(names: Sequence[str], *, most: int = 5) -> str:
     return ", ".join(names) if len(names) <= most else f"{names[0]} … {names[-1]} ({len(names)})"
 
 
+def counted(number: int, one: str = "instance", many: str | None = None) -> str:
+    """*number* of things, as `1 instance` and `2 instances`; *many*: the plural if not *one*s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def reason(error: OSError, at: object = None) -> str:
     """*error* as `/a/file: No such file or directory`; *at* is for one that names no file."""
     where = error.filename if error.filename is not None else at

@@ -13,7 +13,7 @@ from pipeline.commands.choose import known_there, selected, tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root
 from pipeline.commands.tables import print_table
-from pipeline.errors import NiftyError, UsageError, ends
+from pipeline.errors import NiftyError, UsageError, counted, ends
 from pipeline.host.backup import save as saving
 from pipeline.host.doctor import examination
 from pipeline.progress import say
@@ -75,7 +75,7 @@ def _tell_preview(settings: Settings, preview: Preview) -> None:
             say(note)
     count = len(preview.images)
     say(
-        f"{len(preview.saved)} would be backed up with {count} image{'s' * (count != 1)}: "
+        f"{len(preview.saved)} would be backed up with {counted(count, 'image')}: "
         f"{preview.size / 1e6:.1f} MB at most, less as far as it can be compressed"
     )
 

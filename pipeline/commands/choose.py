@@ -70,7 +70,7 @@ def _found(wanted: Mapping[str, None], known: Mapping[str, Instance]) -> tuple[I
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise UnknownError(
-            f"{len(unknown)} of these instances do not exist:",
+            f"{len(unknown)} of these instances {'does' if len(unknown) == 1 else 'do'} not exist:",
             in_lines(unknown),
             hint="doit status lists those that do",
         )

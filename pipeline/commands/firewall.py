@@ -8,7 +8,7 @@ from pipeline import terminal
 from pipeline.commands.choose import known_there, selected
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.host import firewall as opening
 from pipeline.progress import say
 
@@ -35,7 +35,7 @@ def run(settings: Settings) -> None:
     how = (
         opening.apply_nft(ports, layout_of(settings)) if is_nft else opening.apply_firewalld(ports)
     )
-    say(f"{len(ports)} ports: {opening.elements(ports)}; {how}")
+    say(f"{counted(len(ports), 'port')}: {opening.elements(ports)}; {how}")
     for chain in opening.blocking() if is_nft else ():
         say(
             f"{chain.family} {chain.table} {chain.name} drops what it does not accept, and no rule "

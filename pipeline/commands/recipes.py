@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.builder.recipes import catalogue
 from pipeline.commands.places import RECIPES
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def check_image(settings: Settings) -> None:
     chosen(known, settings)
     if known.problems and "image" in settings.given:
         count = len(known.problems)
-        say(f"{count} problem{'s' * (count > 1)} in recipes of other images: doit recipes")
+        say(f"{counted(count, 'problem')} in recipes of other images: doit recipes")
 
 
 def chosen(known: Recipes, settings: Settings) -> Image:

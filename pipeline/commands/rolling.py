@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import progress
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, counted
 from pipeline.host.roots import undeploy as removing
 from pipeline.host.roots import upgrade as upgrading
 from pipeline.host.roots.upgrade import UpgradeError, UpgradeReport
@@ -52,7 +52,7 @@ def way_back(
     raise UpgradeError(
         "nothing was rolled back:",
         [
-            f"{len(some)} instances, {some[0].name} first, would go from image {image[:12]} "
+            f"{counted(len(some))}, {some[0].name} first, would go from image {image[:12]} "
             f"to {(previous or '')[:12]}"
             for (image, previous), some in ways.items()
         ]
@@ -292,7 +292,7 @@ def _upgrade_batch(
         layout,
         part,
         change,
-        told=f"upgrade stopped after {len(before)} instances, "
+        told=f"upgrade stopped after {counted(len(before))}, "
         f"the next {len(part)} did not all come back:",
         hint=lambda: f"'doit upgrade rollback=yes {meaning(moved)}' brings the previous image back",
     )

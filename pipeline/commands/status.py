@@ -16,6 +16,7 @@ from pipeline.commands.tables import print_table
 from pipeline.host.doctor import standing
 from pipeline.host.roots import quota
 from pipeline.host.roots.quota import MIB
+from pipeline.host.state import owed
 from pipeline.host.state.records import Instance
 from pipeline.host.units import banner, cgroup, sockets
 from pipeline.host.units.unit_files import group_of
@@ -23,7 +24,7 @@ from pipeline.host.units.watch import holders, states
 from pipeline.progress import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.host.state.records import Instance, Known
@@ -114,14 +115,18 @@ def _used(instances: Iterable[Instance], prefix: Path) -> Mapping[str, int]:
     return found
 
 
-def as_json(rows: Iterable[Row]) -> str:
-    """The rows as a JSON list: memory in bytes, and what was counted (see cgroup.Source)."""
+def as_json(rows: Iterable[Row], *, down: Container[str] = ()) -> str:
+    """The rows as a JSON list: memory in bytes, and what was counted (see cgroup.Source).
+
+    *down*: names of those that a killed run stopped for a change, and that wait to run again.
+    """
     table = [
         {
             "name": row.name,
             "port": row.port,
             "image": row.image,
             "state": row.state.value,
+            "stopped_for_change": row.name in down,
             "answers": row.answers,
             "port_holder": row.holder,
             "answer_source": "banner" if row.is_asked else "socket",
@@ -181,10 +186,11 @@ def run(settings: Settings) -> Known:
     chosen = () if is_none else selected(settings, known)
     found = rows(chosen, known=known.instances, prefix=settings.prefix)
     running = {row.name for row in found if not row.state.is_at_rest}
-    for line in standing.forgotten_lines(layout_of(settings), chosen, running):
+    down = owed.forgotten(layout_of(settings), chosen, running)
+    for line in standing.forgotten_lines(down):
         say(f"warning: {line}")
     if settings.format == "json":
-        terminal.json(as_json(found))
+        terminal.json(as_json(found, down={one.name for one in down}))
         return known
     head, *lines = as_table(found)
     print_table(head, lines)

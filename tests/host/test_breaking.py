@@ -234,7 +234,7 @@ def test_damaged_state_stops_nobody_else(user: User, how: str) -> None:
     user.shell(f"s=/home/.nifty/instances/2.json; {BAD[how]}")
     told = user.doit("status", "format=json", check=False)
     assert (told.returncode, told.stdout.count('"name"')) == (1, 2)
-    assert "1 instances have state that cannot be used" in told.stderr
+    assert "1 instance has state that cannot be used" in told.stderr
     assert "/home/.nifty/instances/2.json: " in told.stderr
     assert told.stderr.replace("\n", "").isprintable()
     assert "2.json" in user.refused("start", "names=2")

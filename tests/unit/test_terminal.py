@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import terminal
-from pipeline.errors import MOST_LINES, NiftyError, ProblemsError, shown, shown_lines, some
+from pipeline.errors import MOST_LINES, NiftyError, ProblemsError, counted, shown, shown_lines, some
 from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -205,3 +205,9 @@ def test_of_many_the_first_are_named_and_the_rest_counted() -> None:
     assert some(range(5)) == "0, 1, 2, 3, 4"
     assert some(range(7)) == "0, 1, 2, 3, 4 and 2 more"
     assert some("abcd", most=3) == "a, b, c and 1 more"
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [counted(number) for number in (0, 1, 2)] == ["0 instances", "1 instance", "2 instances"]
+    assert counted(1, "instance has", "instances have") == "1 instance has"
+    assert counted(5, "instance has", "instances have") == "5 instances have"

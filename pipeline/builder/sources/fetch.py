@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.builder.recipes.recipe import Https
 from pipeline.builder.sources import debian, signature
 from pipeline.builder.sources.store import MismatchError, mismatch
-from pipeline.errors import ProblemsError
+from pipeline.errors import ProblemsError, counted
 from pipeline.net import https
 from pipeline.net.https import HttpError, Transport
 from pipeline.progress import bar, say
@@ -37,7 +37,7 @@ def require(components: Iterable[Fetched], store: Store) -> None:
     missing = store.missing(component.source for component in named.values())
     if missing:
         raise FetchError(
-            f"the store {store.root} lacks {len(missing)} file{'s' * (len(missing) > 1)}, "
+            f"the store {store.root} lacks {counted(len(missing), 'file')}, "
             "and offline=yes forbids to fetch:",
             (
                 f"{source.file} of {named[source.sha256].name}: {source.size} bytes, "

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline import files, trees
-from pipeline.errors import NiftyError, ProblemsError, reason
+from pipeline.errors import NiftyError, ProblemsError, counted, reason
 from pipeline.host.backup import inventory
 from pipeline.host.backup.packing import Notes, Packer, vanished, walk
 from pipeline.host.backup.parcel import Kind, Member, ParcelError, Writer, shown
@@ -231,7 +231,7 @@ def _chosen(
         problems += [f"{users[0]} and {len(users) - 1} more: {why}"] if users else []
         back = [one.name for one in chosen if one.previous == digest]
         if back:
-            notes.add(back[0], b"", f"no way back for {len(back)} instances: {why}")
+            notes.add(back[0], b"", f"no way back for {counted(len(back))}: {why}")
     chosen = [replace(one, previous=None) if one.previous in lost else one for one in chosen]
     if any(one.fleet for one in chosen) and not layout.fleet_key.is_file():
         problems.append(f"{layout.fleet_key}: missing, and it opens instances that are saved")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipeline.errors import some
+from pipeline.errors import counted, some
 from pipeline.host.doctor.rows import Asked, Row, Stage, Status, unreadable
 from pipeline.host.state.records import FIRST_BASE, LAST_SLOT, RANGE, Users, base_of
 from pipeline.host.units import sockets
@@ -185,9 +185,10 @@ def _ephemeral(ports: Iterable[int], new: Iterable[Claim], site: Site) -> Row:
     inside = [port for port in ports if low <= port <= high]
     hit = [claim.port for claim in new if low <= claim.port <= high]
     reserve = f"{min(inside)}-{max(inside)}" if inside else ""
+    verb = "is" if len(hit) == 1 else "are"
     told = (
-        f"{len(hit)} ports from {min(hit, default=0)} on are ephemeral here ({low}-{high}): "
-        "an outgoing connection may hold one when its instance starts"
+        f"{counted(len(hit), 'port')} from {min(hit, default=0)} on {verb} ephemeral here "
+        f"({low}-{high}): an outgoing connection may hold one when its instance starts"
     )
     return _row(
         name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import distribution
+from pipeline.errors import counted
 from pipeline.host.doctor import bounds
 from pipeline.host.doctor.rows import Asked, Row, Stage, Status, unreadable
 from pipeline.host.roots.quota import MIB
@@ -84,8 +85,7 @@ def prefix_rows(asked: Asked, site: Site) -> Iterator[Row]:
         needed=needed,
         why="deploying stops with 'No space left on device'",
         stage=Stage.DEPLOY,
-        detail=f"not enough disk: {many} instances take {_mib(needed)}, "
-        f"{_mib(facts.free_bytes)} are free",
+        detail=f"not enough disk: {_take(many)} {_mib(needed)}, {_mib(facts.free_bytes)} are free",
     )
     inodes = many * asked.needs.inodes_each(beside=beside) + once * asked.needs.once_inodes
     yield _inodes(inodes, many, facts)
@@ -189,6 +189,10 @@ def _point(facts: PrefixFacts) -> str:
     return str(facts.mount.point) if facts.mount else "/"
 
 
+def _take(many: int) -> str:
+    return counted(many, "instance takes", "instances take")
+
+
 def _inodes(needed: int, many: int, facts: PrefixFacts) -> Row:
     enough = facts.free_inodes is None or facts.free_inodes >= needed
     return Row(
@@ -201,7 +205,7 @@ def _inodes(needed: int, many: int, facts: PrefixFacts) -> Row:
         stage=Stage.DEPLOY,
         detail=()
         if enough
-        else (f"not enough inodes: {many} instances take {needed}, {facts.free_inodes} are free",),
+        else (f"not enough inodes: {_take(many)} {needed}, {facts.free_inodes} are free",),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import NiftyError, reason
+from pipeline.errors import NiftyError, counted, reason
 from pipeline.host.doctor.kernel import LIMITS, TASKS_IN_USE
 from pipeline.host.doctor.probe import BUS_FILE, SLICE_FILE, SYSCTL_FILE, UNLIMITED, program, read
 from pipeline.paths import beneath
@@ -169,7 +169,7 @@ def _sysctl_file(asked: Asked, host: Host, without: frozenset[str]) -> FileToWri
     if values == dict(parse(old).values):
         return FileToWrite(name=SYSCTL_FILE, content=old)
     lines = [
-        f"# {MARK}, for {asked.count} instances",
+        f"# {MARK}, for {counted(asked.count)}",
         f"# Values are only raised. 'doit doctor undo=yes' removes this file (/{SYSCTL_FILE})",
         "# and restores what was in force before:",
         *(f"# before: {key} = {value}" for key, value in before.items()),

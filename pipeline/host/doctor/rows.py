@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ProblemsError
+from pipeline.errors import ProblemsError, counted
 from pipeline.host.roots.needs import USUAL, Needs
 from pipeline.host.state.records import Runner, Users
 from pipeline.host.units.runners import RUNNERS
@@ -115,7 +115,7 @@ class Asked:
         """What was asked for, in words."""
         many = len(self.claims)
         beside = self.count - many
-        told = f"{many} instance{'' if many == 1 else 's'}"
+        told = counted(many)
         return f"{told} beside {beside} that run" if beside > 0 else told
 
     @property

@@ -12,7 +12,7 @@ from pipeline.host.state import kept, owed
 from pipeline.host.wanted import meaning
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pipeline.host.state.layout import Layout
     from pipeline.host.state.records import Instance, Known
@@ -27,14 +27,11 @@ def rows(layout: Layout, known: Known) -> Iterator[Row]:
     row = resolver.resolver_row(one for one in known.instances if one.name in names)
     if row is not None:
         yield row
-    yield from forgotten_rows(layout, known.instances, names)
+    yield from forgotten_rows(owed.forgotten(layout, known.instances, names))
 
 
-def forgotten_rows(
-    layout: Layout, there: Sequence[Instance], running: Container[str]
-) -> Iterator[Row]:
-    """A row if a run that was killed has left some of *there* down."""
-    down = owed.forgotten(layout, there, running)
+def forgotten_rows(down: Sequence[Instance]) -> Iterator[Row]:
+    """A row if there are any *down* that a killed run left so (`owed.forgotten`)."""
     if down:
         yield Row(
             name="stopped for a change",
@@ -46,11 +43,9 @@ def forgotten_rows(
         )
 
 
-def forgotten_lines(
-    layout: Layout, there: Sequence[Instance], running: Container[str]
-) -> Iterator[str]:
+def forgotten_lines(down: Sequence[Instance]) -> Iterator[str]:
     """The same for `doit status`."""
-    for row in forgotten_rows(layout, there, running):
+    for row in forgotten_rows(down):
         yield f"{row.found}: down, {row.why}: {row.todo}"
 
 

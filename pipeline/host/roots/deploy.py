@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
-from pipeline.errors import ProblemsError
+from pipeline.errors import ProblemsError, counted
 from pipeline.host.roots import access, images, mend, quota
 from pipeline.host.roots.actions import Clean, Mend, Rebound, Rebuild, StoreImage
 from pipeline.host.roots.maker import Made, Maker
@@ -119,7 +119,8 @@ def _fleet_key_notes(layout: Layout, present: Iterable[Instance]) -> Iterator[st
     yield f"no public key of yours was found; {layout.fleet_key} opens them all"
     old = sum(one.fleet for one in present)
     if old:
-        yield f"the fleet's key was lost, {old} instances know only the old one"
+        they = counted(old, "instance knows", "instances know")
+        yield f"the fleet's key was lost, {they} only the old one"
 
 
 def _mended(
@@ -182,7 +183,8 @@ def _create(todo: Plan, maker: Maker, batch: Batch, known: Known) -> Known:
             raise _stopped(problems, creations, layout)
     if failure := lists or _failure(partial(files.sync, layout.prefix)):
         raise DeployError(
-            f"all {len(creations)} instances were made; ssh_config and known_hosts were not:",
+            f"{counted(len(creations), 'instance was', 'instances were')} made, all of them; "
+            "ssh_config and known_hosts were not:",
             [_why(failure)],
             hint="mend this, then run the same command again",
         ) from failure

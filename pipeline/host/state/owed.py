@@ -17,7 +17,7 @@ from pipeline.host.state.layout import is_changing, locked
 from pipeline.host.state.records import order
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable
     from typing import Any
 
     from pipeline.host.state.layout import Layout
@@ -77,10 +77,7 @@ def add(
 
     Raises OwedError.
     """
-    more = Owed(frozenset(run), frozenset(boot), frozenset(back))
-    with locked(layout):
-        old = read(layout)
-        _write(layout, old, old | more)
+    _change(layout, Owed.__or__, Owed(frozenset(run), frozenset(boot), frozenset(back)))
 
 
 def drop(
@@ -91,12 +88,16 @@ def drop(
     back: Iterable[str] = (),
 ) -> None:
     """Record, durably, that these are owed nothing any more. Raises OwedError."""
-    less = Owed(frozenset(run), frozenset(boot), frozenset(back))
-    if read(layout) == Owed():
-        return
+    _change(layout, Owed.__sub__, Owed(frozenset(run), frozenset(boot), frozenset(back)))
+
+
+def _change(layout: Layout, step: Callable[[Owed, Owed], Owed], what: Owed) -> None:
+    old = read(layout)
+    if step(old, what) == old:
+        return  # there may be no state to be locked
     with locked(layout):
         old = read(layout)
-        _write(layout, old, old - less)
+        _write(layout, old, step(old, what))
 
 
 def _write(layout: Layout, old: Owed, new: Owed) -> None:

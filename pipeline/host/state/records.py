@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pipeline import files, trees
-from pipeline.errors import NiftyError, ProblemsError
+from pipeline.errors import NiftyError, ProblemsError, counted
 from pipeline.host.state import fields
 from pipeline.host.state.batch import Batch
 from pipeline.image.manifest import ACCOUNT
@@ -238,7 +238,8 @@ def refuse(damaged: Iterable[Damaged]) -> None:
         return
     more = [f"and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else []
     raise DamagedError(
-        f"{len(lines)} instances have state that cannot be used, the others are not concerned:",
+        f"{counted(len(lines), 'instance has', 'instances have')} state that cannot be used, "
+        "the others are not concerned:",
         [*lines[:_NAMED], *more],
         hint=_HINT,
     )

@@ -224,6 +224,7 @@ def test_rows_as_json() -> None:
         "port": 2201,
         "image": "ab" * 32,
         "state": "active",
+        "stopped_for_change": False,
         "answers": True,
         "port_holder": None,
         "answer_source": "banner",
@@ -232,6 +233,11 @@ def test_rows_as_json() -> None:
         "disk": None,
         "disk_limit": None,
     }
+
+
+def test_json_says_who_waits_to_run_again() -> None:
+    table = json.loads(status.as_json(ROWS, down={ROWS[1].name}))
+    assert [row["name"] for row in table if row["stopped_for_change"]] == [ROWS[1].name]
 
 
 def test_table_says_what_was_counted() -> None:

@@ -205,7 +205,7 @@ def test_the_hosts_users_need_no_range() -> None:
             EMPTY,
             "2375-2377 (Docker), 2378-2380 (etcd), 3000 (Grafana)",
         ),
-        (numbered(1, port=40000), EMPTY, "1 ports from 40001 on are ephemeral here (32768-60999)"),
+        (numbered(1, port=40000), EMPTY, "1 port from 40001 on is ephemeral here (32768-60999)"),
         (numbered(1), replace(there("1"), images=frozenset()), ""),
         (
             numbered(1),
@@ -324,5 +324,5 @@ def test_a_plan_that_does_nothing_says_so() -> None:
 
 def test_warnings_come_before_actions() -> None:
     lines = planned(numbered(1, port=40000)).lines()
-    assert lines[0].startswith("warning: 1 ports")
+    assert lines[0].startswith("warning: 1 port from 40001")
     assert len(lines) == 4

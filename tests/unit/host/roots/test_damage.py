@@ -139,6 +139,8 @@ def test_all_bad_ones_are_told_together(layout: Layout) -> None:
     assert len(caught.value.problems) == 21
     assert caught.value.problems[-1] == "and 10 more"
     records.refuse(())
+    with pytest.raises(DamagedError, match=r"^1 instance has state that cannot be used"):
+        records.refuse(records.look(layout).damaged[:1])
 
 
 @pytest.fixture

@@ -285,10 +285,11 @@ def test_status_and_doctor_name_them_and_the_way_out(layout: Layout) -> None:
     prepare(layout)
     there = [make_instance(str(number)) for number in range(1, 9)]
     owed.add(layout, run=[one.suffix for one in there])
-    (line,) = standing.forgotten_lines(layout, there, {"nifty8"})
+    down = owed.forgotten(layout, there, {"nifty8"})
+    (line,) = standing.forgotten_lines(down)
     assert line.startswith("nifty1, nifty2, nifty3, nifty4, nifty5 and 2 more: down, an upgrade,")
     assert line.endswith(": type that command again, or doit start first=1 count=7")
-    (row,) = standing.forgotten_rows(layout, there[:1], ())
+    (row,) = standing.forgotten_rows(there[:1])
     assert (row.found, row.status.value) == ("nifty1", "warn")
 
 
