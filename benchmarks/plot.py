@@ -21,6 +21,7 @@ FORMATS = ("png", "svg")
 # Colours that stay apart for the colour-blind (Okabe and Ito, 2008), and a mark each for print.
 _STYLE = {
     peers.NIFTY: ("#D55E00", "o"),
+    peers.UPGRADE: ("#F0E442", "D"),
     peers.C_CHOWN: ("#000000", "v"),
     peers.C_FSUID: ("#7F7F7F", "^"),
     peers.COPY: ("#0072B2", "s"),
