@@ -38,6 +38,7 @@ def check(document: bytes, folder: Path) -> str:
     return f"{told.returncode} {told.stdout}{told.stderr}"
 
 
+@pytest.mark.timeout(300)  # starts a checker twice, which imports for seconds
 @pytest.mark.parametrize("image", tuple(RECIPES.images))
 def test_it_is_valid(image: str, tmp_path: Path) -> None:
     made = vex.vex(described(image), RECIPES, images=[OCI])
