@@ -36,7 +36,7 @@ class _Closed(io.TextIOBase):
         """Nothing is held."""
 
 
-def settle() -> None:
+def prepare() -> None:
     """Make the three standard streams fit for whatever comes; once, before anything is written."""
     for number in range(3):
         try:

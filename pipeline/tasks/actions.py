@@ -150,7 +150,7 @@ def end_tidily() -> None:
     doit itself would forget the run at SIGTERM, and show a traceback at Ctrl-C or when nobody
     reads its list any more (`doit list | head -1`).
     """
-    terminal.settle()
+    terminal.prepare()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # until the first task
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)

@@ -77,7 +77,7 @@ def test_json_stays_json_and_harmless(capsys: pytest.CaptureFixture[str]) -> Non
 
 def child(code: str, **how: object) -> subprocess.CompletedProcess[bytes]:
     """*code* after `settle`, in a process of its own that writes when its buffer is full."""
-    begin = "import sys\nfrom pipeline import terminal\nterminal.settle()\n"
+    begin = "import sys\nfrom pipeline import terminal\nterminal.prepare()\n"
     how.setdefault("env", {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"})
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [sys.executable, "-c", begin + code], cwd=PROJECT, check=False, **how
