@@ -56,6 +56,15 @@ def test_makes_share_the_places(tmp_path: Path, count: int) -> None:
     assert max(running) <= count
 
 
+def test_a_make_takes_all_that_is_free(tmp_path: Path) -> None:
+    meet = "touch $@; until [ -e one ] && [ -e two ] && [ -e three ]; do sleep 0.01; done"
+    (tmp_path / "Makefile").write_text(f"all: one two three\none two three:\n\t{meet}\n")
+    with Slots(3) as slots:
+        env = {**CLEAN_ENVIRONMENT, **slots.make_flags()}
+        slots.run([find("x86_64").make], env=env, cwd=tmp_path, timeout=30)
+    assert {path.name for path in tmp_path.iterdir()} == {"Makefile", "one", "two", "three"}
+
+
 def test_one_that_fails_lets_the_others_end() -> None:
     done: list[str] = []
     pieces = [partial(fail, NiftyError("one", hint="do this")), partial(done.append, "two")]
@@ -108,14 +117,13 @@ def test_an_interrupt_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
     assert not door._in_threads
 
 
-def test_make_finds_the_places_whatever_tmpdir_is_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_places_lie_in_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = tmp_path / 'a b"c'
     odd.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(odd))
     with Slots() as slots:
         assert len(slots.make_flags()["MAKEFLAGS"].split()) == 2
+        assert not [*odd.iterdir()]
 
 
 def test_places_are_as_many_as_processors() -> None:

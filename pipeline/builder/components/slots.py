@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.builder.components import plain
 from pipeline.errors import NiftyError
 from pipeline.run import Completed, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 
 class StoppedError(NiftyError):
@@ -29,26 +26,21 @@ class Slots:
     """
 
     def __init__(self, count: int = 0) -> None:
-        """As many places as *count*, or as there are processors for this process.
-
-        Raises PlaceError.
-        """
+        """As many places as *count*, or as there are processors for this process."""
         self.count = count or len(os.sched_getaffinity(0))
-        # make reads the path out of a variable that it splits at blanks
-        where = plain.place(Path(tempfile.gettempdir()))
-        self._folder = tempfile.mkdtemp(prefix="nifty-jobs-", dir=where)
-        self._path = Path(self._folder) / "server"
-        os.mkfifo(self._path)
-        self._pipe = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        os.write(self._pipe, b"+" * self.count)
+        # A pipe without a name leaves nothing behind, however this process ends. A make opens it
+        # by its place in /proc (proc_pid_fd(5)), which has no blank, at which make would split it.
+        self._source, self._sink = os.pipe()
+        self._path = f"/proc/{os.getpid()}/fd/{self._source}"
+        os.write(self._sink, b"+" * self.count)
         self._is_over = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._pipe)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._source)
+        os.close(self._sink)
 
     def stop(self) -> None:
         """Let nobody start anything from now on; who waits for a place gets StoppedError.
@@ -56,7 +48,7 @@ class Slots:
         Again, as long as anybody waits: a make that is killed takes the places that it had with it.
         """
         self._is_over = True
-        os.write(self._pipe, b"+")  # each thread that gets it gives it back to the next
+        os.write(self._sink, b"+")  # each thread that gets it gives it back to the next
 
     def run(self, argv: Sequence[str | Path], **how: Any) -> Completed:
         """As `run.run`, once there is a place. Raises StoppedError, too."""
@@ -69,10 +61,10 @@ class Slots:
 
     @contextmanager
     def _taken(self) -> Iterator[None]:
-        token = os.read(self._pipe, 1)
+        token = os.read(self._source, 1)
         try:
             if self._is_over:
                 raise StoppedError("stopped")
             yield
         finally:
-            os.write(self._pipe, token)
+            os.write(self._sink, token)
