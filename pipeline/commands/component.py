@@ -8,6 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.builder.components import compile as compiling
+from pipeline.builder.components import results
+from pipeline.builder.components.job import CompileError
 from pipeline.builder.components.slots import Slots
 from pipeline.commands.fetch import fetched
 from pipeline.commands.places import CACHE, component_folder
@@ -19,7 +21,7 @@ from pipeline.together import together
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pipeline.builder.components.compile import Built
+    from pipeline.builder.components.results import Built
     from pipeline.builder.recipes.catalogue import Recipes
     from pipeline.builder.recipes.recipe import Component
     from pipeline.settings import Settings
@@ -52,10 +54,10 @@ def built(known: Recipes, name: str, settings: Settings, slots: Slots | None = N
             compiling.Workshop(root=CACHE, slots=slots),
             architecture=settings.arch,
         )
-    except compiling.CompileError as error:
+    except CompileError as error:
         # zig's words, and the system's; they stand among a screenful of its warnings
         if "NoSpaceLeft" in error.message or os.strerror(errno.ENOSPC) in error.message:
-            raise compiling.CompileError(error.message, hint=FULL_DISK) from error
+            raise CompileError(error.message, hint=FULL_DISK) from error
         raise
 
 
@@ -68,4 +70,4 @@ def run(names: Iterable[str], settings: Settings) -> None:
             pieces = [partial(built, known, item.name, settings, slots) for item in todo]
             together(pieces, stop=slots.stop)
     for name in names:
-        compiling.install(built(known, name, settings), component_folder(settings, name))
+        results.install(built(known, name, settings), component_folder(settings, name))

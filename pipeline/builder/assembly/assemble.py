@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pipeline.builder.components.compile import Built
+    from pipeline.builder.components.results import Built
     from pipeline.builder.recipes.catalogue import Recipes
     from pipeline.builder.recipes.recipe import Account, Component, Dropin, Image
 

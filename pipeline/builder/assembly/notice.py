@@ -15,7 +15,7 @@ from pipeline.image import manifest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pipeline.builder.components.compile import Built
+    from pipeline.builder.components.results import Built
     from pipeline.builder.recipes.recipe import Component, Image, LicenceFile
 
     Packages = tuple[manifest.PackageRecord, ...]

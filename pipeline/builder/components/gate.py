@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline import elf
+from pipeline.builder.components import linked
+from pipeline.builder.recipes.recipe import Component, Extract
 from pipeline.elf import Linkage
+from pipeline.errors import ProblemsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pipeline.builder.components.results import Built
     from pipeline.elf import ElfFacts
+
+
+class GateError(ProblemsError):
+    """A binary that must not go into an image; each problem names the number and the limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +39,29 @@ _NSS_MARKS = (b"libnss_", b"/etc/nsswitch.conf", b"__nss_")
 # Another program may well mention those; glibc's start-up code, linked into every static program,
 # has messages that musl's has not.
 _GLIBC_MARKS = (b"glibc error", b"glibc detected", b"GLIBC_TUNABLES", b"GNU C Library")
+
+
+def check(component: Component, built: Built, architecture: str) -> None:
+    """The gate: for this machine, static, self-sufficient, no executable stack, within budget.
+
+    What was linked in is what the recipe says. Raises GateError, LinkedError.
+    """
+    if not isinstance(component.build, Extract):
+        linked.check(component, built.linked)
+    content = built.binary.read_bytes()
+    facts = elf.parse(content, built.binary.name)
+    limits = Budget(max_file=component.budget.file, max_text=component.budget.text)
+    found = problems(
+        facts, content, name=component.name, limits=limits, accept_nss=bool(component.accept_nss)
+    )
+    if facts.machine != architecture:
+        found = (f"{component.name}: is for {facts.machine}, the image for {architecture}", *found)
+    if found:
+        raise GateError(
+            f"{component.name} {component.version} must not go into an image:",
+            found,
+            hint=f"see [budget] in recipes/components/{component.name}/recipe.toml",
+        )
 
 
 def problems(

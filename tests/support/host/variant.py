@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.builder.assembly import assemble
 from pipeline.builder.components import compile as compiling
-from pipeline.builder.components.compile import Built
+from pipeline.builder.components.results import Built
 from pipeline.builder.recipes import catalogue
 from pipeline.builder.recipes.recipe import Image
 from pipeline.image import archive

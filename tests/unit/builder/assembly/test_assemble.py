@@ -13,7 +13,7 @@ import pytest
 from pipeline.builder.assembly import assemble as assembling
 from pipeline.builder.assembly.assemble import AssembleError
 from pipeline.builder.components import linked
-from pipeline.builder.components.compile import Built
+from pipeline.builder.components.results import Built
 from pipeline.builder.recipes.catalogue import Recipes
 from pipeline.builder.recipes.recipe import Component, Image
 from pipeline.image import archive, inittab, manifest
