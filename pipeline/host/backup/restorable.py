@@ -8,25 +8,23 @@ from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import NiftyError, ProblemsError, some
-from pipeline.host.backup import inventory
+from pipeline.host.backup import inventory, placing
 from pipeline.host.binds.rules import refusal
-from pipeline.host.doctor import examination, facts, limits, plan, probe, rows
+from pipeline.host.doctor import facts, limits, probe
 from pipeline.host.doctor.rows import Stage
-from pipeline.host.roots import access, images, quota
-from pipeline.host.roots.needs import USUAL, Needs
+from pipeline.host.roots import access, quota
 from pipeline.host.state import records
-from pipeline.host.state.records import Runner, Users
+from pipeline.host.state.records import Users
 from pipeline.host.units import unit_files
 from pipeline.host.units.runner import Launch
-from pipeline.host.units.runners import RUNNERS, dearest
-from pipeline.host.wanted import Target, Wanted
+from pipeline.host.units.runners import RUNNERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pipeline.host.backup.scanning import Room, Scan, Scanned, Wish
     from pipeline.host.doctor.facts import Facts
-    from pipeline.host.doctor.rows import Claim
+    from pipeline.host.doctor.rows import Asked
     from pipeline.host.roots.images import Image
     from pipeline.host.state.layout import Layout
     from pipeline.host.state.records import Instance
@@ -88,7 +86,6 @@ class _Case:
     scanned: Scanned
     known: Facts
     layout: Layout
-    placed: list[Instance] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -113,14 +110,22 @@ def _decided(case: _Case, stage: Stage | None) -> Todo:
     apart, done = _apart(case)
     apart = [_as_wished(case, one) for one in apart]
     needed = _images(case, apart)
-    asked = _asked(case, apart, needed)
+    placed = placing.place(
+        apart,
+        case.known,
+        case.layout.prefix,
+        placing.needs(
+            [case.scan.rooms[one.name] for one in apart],
+            [image for image in needed if image.digest not in case.known.images],
+        ),
+        typed=case.scanned.typed,
+    )
     if stage is None:
-        found = limits.deploy_rows(asked, case.known.site)
+        found = limits.deploy_rows(placed.asked, case.known.site)
         case.problems += limits.lines(limits.blocking(found, Stage.DEPLOY))
         case.warnings += limits.warnings(found)
     else:
-        _examined(case, apart, asked, stage)
-    make = case.placed
+        _examined(case, apart, placed.asked, stage)
     case.problems += _unfit(case, apart)
     if apart and case.scan.attributed and (why := _no_attributes(case.layout)):
         case.problems.append(
@@ -133,13 +138,13 @@ def _decided(case: _Case, stage: Stage | None) -> Todo:
             case.problems,
             hint="names= restores some of a backup; 'doit restore ... dry=yes' shows what would be",
         )
-    live = [one.name for one in make if one.name in case.scanned.listed.live]
+    live = [one.name for one in placed.make if one.name in case.scanned.listed.live]
     if live:
         case.warnings.append(
             f"{some(live, most=1)} ran while copied: files in change then may be half written"
         )
     return Todo(
-        make=tuple(make),
+        make=placed.make,
         done=tuple(done),
         images=needed,
         key=key,
@@ -186,83 +191,7 @@ def _as_wished(case: _Case, one: Instance) -> Instance:
     )
 
 
-def _claims(
-    case: _Case, make: Sequence[Instance]
-) -> tuple[tuple[Claim, ...], tuple[str, ...], list[Instance]]:
-    """A port and a user range of this host for each, what can never be, and each with its range."""
-    known = case.known
-    claims: list[Claim] = []
-    odd: list[str] = []
-    placed: list[Instance] = []
-    for users in Users:
-        group = {one.suffix: one for one in make if one.users is users}
-        asked = plan.ask(
-            Wanted(
-                targets=tuple(Target(one.suffix, one.port) for one in group.values()),
-                prefix=case.layout.prefix,
-                users=users,
-            ),
-            known,
-            USUAL,
-        )
-        claims += [replace(claim, disk=group[claim.suffix].disk) for claim in asked.claims]
-        odd += asked.odd
-        new = [
-            replace(
-                group[claim.suffix],
-                number=claim.slot,
-                base=records.base_of(claim.slot, users),
-            )
-            for claim in asked.claims
-        ]
-        placed += new
-        others = tuple(one for one in known.instances if one.suffix not in group)
-        known = replace(known, instances=(*others, *new))
-    return tuple(claims), tuple(odd), sorted(placed, key=lambda one: records.order(one.suffix))
-
-
-def _asked(case: _Case, make: Sequence[Instance], needed: Sequence[Image]) -> rows.Asked:
-    """What `limits` is to answer, as `plan.ask` puts it for a deploy."""
-    claims, odd, placed = _claims(case, make)
-    case.placed = placed
-    running = examination.running(case.known.instances)
-    new = {claim.suffix for claim in claims}
-    kept = [one for one in case.known.instances if one.suffix not in new]
-    there = [one for one in kept if one.name in running]
-    every = (*placed, *there)
-    kinds = {one.runner for one in every} or {Runner.NSPAWN}
-    return rows.Asked(
-        count=len(running | {claim.name for claim in claims}),
-        claims=claims,
-        prefix=case.layout.prefix,
-        runner=dearest(kinds),
-        users=Users.PRIVATE if any(one.users is Users.PRIVATE for one in every) else Users.HOST,
-        registered=sum(one.register and RUNNERS[one.runner].cost.is_registrable for one in every),
-        running=len(running),
-        kept_ports={one.port: one.name for one in kept},
-        kept_slots={one.number: one.name for one in kept if one.users is Users.PRIVATE},
-        odd=odd,
-        needs=_needs(case, make, needed),
-        typed=case.scanned.typed,
-    )
-
-
-def _needs(case: _Case, make: Sequence[Instance], needed: Sequence[Image]) -> Needs:
-    """Room for all of them together: no two are alike."""
-    rooms = [case.scan.rooms[one.name] for one in make]
-    new = [image for image in needed if image.digest not in case.known.images]
-    return Needs(
-        digest="",
-        files=(),
-        directories=0,
-        links=0,
-        once=sum(room.size for room in rooms) + sum(map(images.size_of, new)),
-        once_inodes=sum(room.inodes for room in rooms)
-        + sum(3 + len(image.rootfs) for image in new),
-    )
-
-
-def _examined(case: _Case, make: Sequence[Instance], asked: rows.Asked, stage: Stage) -> None:
+def _examined(case: _Case, make: Sequence[Instance], asked: Asked, stage: Stage) -> None:
     """Add what this host lacks, by the checks that deploy and start have."""
     host = probe.read(prefix=case.layout.prefix)
     found = limits.check(asked, host)
