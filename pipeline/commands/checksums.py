@@ -12,19 +12,6 @@ from pipeline.paths import PROJECT
 from pipeline.settings import ARCHITECTURES, Settings
 
 
-def names(settings: Settings) -> list[str]:
-    """What SHA256SUMS lists: this image's artifacts and those of other images that are there."""
-    stems = [path.stem for path in (RECIPES / "images").glob("*.toml")]
-    there = {
-        f"{stem}-{arch}{ending}"
-        for stem in stems
-        for arch in ARCHITECTURES
-        for ending in ENDINGS
-        if (ARTIFACTS / f"{stem}-{arch}{ending}").is_file()
-    }
-    return sorted(there | {path.name for path in artifacts(settings)})
-
-
 def run(settings: Settings) -> None:
     """Write SHA256SUMS of every artifact there is."""
     lines = []
@@ -46,3 +33,16 @@ def show(settings: Settings) -> None:
         size = path.stat().st_size
         shown = path.relative_to(PROJECT)
         terminal.lines(f"{known.get(path.name, '?'):64}  {size:>9,} bytes  {shown}")
+
+
+def names(settings: Settings) -> list[str]:
+    """What SHA256SUMS lists: this image's artifacts and those of other images that are there."""
+    stems = [path.stem for path in (RECIPES / "images").glob("*.toml")]
+    there = {
+        f"{stem}-{arch}{ending}"
+        for stem in stems
+        for arch in ARCHITECTURES
+        for ending in ENDINGS
+        if (ARTIFACTS / f"{stem}-{arch}{ending}").is_file()
+    }
+    return sorted(there | {path.name for path in artifacts(settings)})

@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 
+def run(names: Iterable[str], settings: Settings) -> None:
+    """Compile those of *names* that are not in the cache, all to their end; install all."""
+    known = load()
+    if todo := unmade(names, settings):
+        told = f"compiling {', '.join(item.name for item in todo)}"
+        with Slots(settings.jobs) as slots, bar(told, None):
+            pieces = [partial(built, known, item.name, settings, slots) for item in todo]
+            together(pieces, stop=slots.stop)
+    for name in names:
+        results.install(built(known, name, settings), component_folder(settings, name))
+
+
 def unmade(names: Iterable[str], settings: Settings) -> list[Component]:
     """Of the components *names*, those that will be compiled."""
     known, shop = load(), compiling.Workshop(root=CACHE)
@@ -59,15 +71,3 @@ def built(known: Recipes, name: str, settings: Settings, slots: Slots | None = N
         if "NoSpaceLeft" in error.message or os.strerror(errno.ENOSPC) in error.message:
             raise CompileError(error.message, hint=FULL_DISK) from error
         raise
-
-
-def run(names: Iterable[str], settings: Settings) -> None:
-    """Compile those of *names* that are not in the cache, all to their end; install all."""
-    known = load()
-    if todo := unmade(names, settings):
-        told = f"compiling {', '.join(item.name for item in todo)}"
-        with Slots(settings.jobs) as slots, bar(told, None):
-            pieces = [partial(built, known, item.name, settings, slots) for item in todo]
-            together(pieces, stop=slots.stop)
-    for name in names:
-        results.install(built(known, name, settings), component_folder(settings, name))

@@ -15,12 +15,7 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 
-def load() -> Recipes:
-    """All recipes that are valid, and what is wrong with the others."""
-    return catalogue.load(RECIPES)
-
-
-def check() -> None:
+def run() -> None:
     """Check everything below recipes/. Raises RecipeError with all problems."""
     load().check()
 
@@ -32,6 +27,11 @@ def check_image(settings: Settings) -> None:
     if known.problems and "image" in settings.given:
         count = len(known.problems)
         say(f"{counted(count, 'problem')} in recipes of other images: doit recipes")
+
+
+def load() -> Recipes:
+    """All recipes that are valid, and what is wrong with the others."""
+    return catalogue.load(RECIPES)
 
 
 def chosen(known: Recipes, settings: Settings) -> Image:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
 from pipeline.commands.choose import known_there, selected
 from pipeline.errors import UsageError
 from pipeline.host.state.layout import Layout
-from pipeline.host.state.records import Instance
 from pipeline.run import replace
 
 if TYPE_CHECKING:
@@ -19,15 +17,15 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 
-def ssh_argv(instance: Instance, prefix: Path) -> tuple[str, ...]:
-    """The words that give a shell in *instance*, with the key and host key that deploy made."""
-    return ("ssh", "-F", str(Layout(prefix).ssh_config), instance.name)
-
-
 def run(settings: Settings) -> None:
     """Become ssh, in one instance."""
     if settings.name is None:
         raise UsageError("which one?", hint="doit ssh name=7")
     (chosen,) = selected(settings, known_there(settings))
     terminal.flush()
-    replace(ssh_argv(chosen, settings.prefix))
+    replace(words(chosen, settings.prefix))
+
+
+def words(instance: Instance, prefix: Path) -> tuple[str, ...]:
+    """The words that give a shell in *instance*, with the key and host key that deploy made."""
+    return ("ssh", "-F", str(Layout(prefix).ssh_config), instance.name)

@@ -3,116 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import terminal, trees
+from pipeline import terminal
 from pipeline.commands.choose import is_choosing, known_there, selected, tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.tables import print_table
+from pipeline.host import status
 from pipeline.host.doctor import standing
 from pipeline.host.roots import quota
 from pipeline.host.roots.quota import MIB
 from pipeline.host.state import owed
-from pipeline.host.state.records import Instance
-from pipeline.host.units import banner, cgroup, sockets
-from pipeline.host.units.unit_files import group_of
-from pipeline.host.units.watch import holders, states
 from pipeline.progress import say
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Container, Iterable
 
-    from pipeline.host.state.records import Instance, Known
-    from pipeline.host.units.cgroup import Memory
-    from pipeline.host.units.systemd import State
+    from pipeline.host.state.records import Known
+    from pipeline.host.status import Row
     from pipeline.settings import Settings
 
-MOST_ASKED = 2000
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One instance: *image* is its digest; nobody is asked for an answer where nothing runs.
-
-    *is_asked*: the answer is an SSH banner; else that a server of the instance's listens. *holder*:
-    who else listens on its port, whatever is answered there. *disk* is what its root holds,
-    *disk_limit* what it may hold, in bytes; *disk* None: no bound, or only root can see it.
-    """
-
-    name: str
-    port: int
-    image: str
-    state: State
-    answers: bool | None
-    is_asked: bool
-    memory: Memory | None
-    holder: str | None = None
-    disk: int | None = None
-    disk_limit: int | None = None
-
-
-def rows(
-    instances: Sequence[Instance],
-    *,
-    known: Iterable[Instance] = (),
-    top: Path | None = None,
-    prefix: Path | None = None,
-) -> tuple[Row, ...]:
-    """A row for each of *instances*, in their order; *top* is where systemd keeps its groups.
-
-    *known*: all there are, one of which may hold the port of another. With *prefix*, below which
-    they are, also what is on the disks of those with a bound.
-
-    Asks every running instance's port for an SSH banner, and waits a second for it at most. That
-    takes a millisecond of the host's time for each; beyond MOST_ASKED of them it looks whether the
-    instance's own root listens there.
-    """
-    top = top or cgroup.hierarchy()
-    used = _used(instances, prefix) if prefix else {}
-    state = states(instances)
-    running = [instance for instance in instances if not state[instance.name].is_at_rest]
-    is_asked = len(running) <= MOST_ASKED
-    if is_asked:
-        answering = banner.answering((instance.port for instance in running), seconds=1.0)
-    owners = sockets.listening() or {}
-    if not is_asked:
-        answering = frozenset(one.port for one in running if one.base in owners.get(one.port, ()))
-    held = holders(instances, known or instances, owners)
-    return tuple(
-        Row(
-            name=instance.name,
-            port=instance.port,
-            image=instance.image,
-            state=state[instance.name],
-            answers=None
-            if is_at_rest
-            else instance.port in answering and instance.name not in held,
-            is_asked=is_asked,
-            memory=None if is_at_rest else cgroup.memory(top / group_of(instance)),
-            holder=held.get(instance.name),
-            disk=used.get(instance.name),
-            disk_limit=instance.disk or None,
-        )
-        for instance in instances
-        for is_at_rest in (state[instance.name].is_at_rest,)
-    )
-
-
-def _used(instances: Iterable[Instance], prefix: Path) -> Mapping[str, int]:
-    """Bytes on the disk of each of *instances* with a bound, where they can be seen."""
-    found = {}
-    with suppress(OSError), trees.opened(prefix) as at:
-        for one in instances:
-            if one.disk:
-                with suppress(OSError), trees.opened(one.name, at=at) as root:
-                    if use := quota.use(root):
-                        found[one.name] = use.used
-    return found
+@tells_damaged
+def run(settings: Settings) -> Known:
+    """A table of the instances meant, or JSON."""
+    # a program that reads this takes none for an answer
+    known = known_there(settings)
+    is_none = settings.format == "json" and not is_choosing(settings) and not known.instances
+    chosen = () if is_none else selected(settings, known)
+    found = status.read(chosen, known=known.instances, prefix=settings.prefix)
+    running = {row.name for row in found if not row.state.is_at_rest}
+    down = owed.forgotten(layout_of(settings), chosen, running)
+    for line in standing.forgotten_lines(down):
+        say(f"warning: {line}")
+    if settings.format == "json":
+        terminal.json(as_json(found, down={one.name for one in down}))
+        return known
+    head, *lines = as_table(found)
+    print_table(head, lines)
+    return known
 
 
 def as_json(rows: Iterable[Row], *, down: Container[str] = ()) -> str:
@@ -175,23 +104,3 @@ def _told(row: Row) -> str:
     if not row.answers:
         return "silent"
     return "answers" if row.is_asked else "listens"
-
-
-@tells_damaged
-def run(settings: Settings) -> Known:
-    """A table of the instances meant, or JSON."""
-    # a program that reads this takes none for an answer
-    known = known_there(settings)
-    is_none = settings.format == "json" and not is_choosing(settings) and not known.instances
-    chosen = () if is_none else selected(settings, known)
-    found = rows(chosen, known=known.instances, prefix=settings.prefix)
-    running = {row.name for row in found if not row.state.is_at_rest}
-    down = owed.forgotten(layout_of(settings), chosen, running)
-    for line in standing.forgotten_lines(down):
-        say(f"warning: {line}")
-    if settings.format == "json":
-        terminal.json(as_json(found, down={one.name for one in down}))
-        return known
-    head, *lines = as_table(found)
-    print_table(head, lines)
-    return known

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def recipes(_settings: Settings) -> Task:
     """Validate everything below recipes/."""
     return {
-        "actions": [action(command("recipes", "check"))],
+        "actions": [action(command("recipes"))],
         "file_dep": _files(RECIPES),
         "io": PLAIN_IO,
         "title": lambda _task: "check recipes",

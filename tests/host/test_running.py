@@ -144,7 +144,7 @@ def test_session_has_the_hosts_time_zones(running: Guests) -> None:
 
 
 def test_sockets_tell_who_would_answer(running: Guests) -> None:
-    told = running.call("status.MOST_ASKED = 0; print(status.as_json(status.rows(known)))").stdout
+    told = running.call("seen.MOST_ASKED = 0; print(status.as_json(seen.read(known)))").stdout
     rows = [(row["answers"], row["answer_source"]) for row in json.loads(told)]
     assert rows == [(True, "socket")] * len(NAMES)
 

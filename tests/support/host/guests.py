@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 from pipeline.errors import NiftyError
 from pipeline.commands import choose, rolling, status
+from pipeline.host import status as seen
 from pipeline.host.doctor import resolver
 from pipeline.host.state import layout, records
 from pipeline.host.units import control, runners, unit_files
@@ -63,7 +64,7 @@ class Guests:
 
     def status(self) -> dict[str, dict[str, Any]]:
         """A row for each, by name."""
-        rows = json.loads(self.call("print(status.as_json(status.rows(known)))").stdout)
+        rows = json.loads(self.call("print(status.as_json(seen.read(known)))").stdout)
         return {row["name"]: row for row in rows}
 
     def unit(self, name: str) -> str:

@@ -15,8 +15,8 @@ import pytest
 
 from pipeline import run
 from pipeline.commands import choose, ssh, status
-from pipeline.commands.status import Row
 from pipeline.errors import NiftyError
+from pipeline.host.status import Row
 from pipeline.host.units import banner, cgroup, control, sockets, systemd, watch
 from pipeline.host.units.cgroup import Memory, Source
 from pipeline.host.units.systemd import State
@@ -85,7 +85,7 @@ def test_empty_fleet_says_how_to_get_one() -> None:
 
 
 def test_ssh_uses_the_generated_configuration() -> None:
-    argv = ssh.ssh_argv(make_instance("7"), Path("/srv/x"))
+    argv = ssh.words(make_instance("7"), Path("/srv/x"))
     assert argv == ("ssh", "-F", "/srv/x/.nifty/ssh_config", "nifty7")
 
 

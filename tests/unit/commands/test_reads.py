@@ -98,7 +98,6 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         return {one.name: State.INACTIVE for one in some}
 
     monkeypatch.setattr(watch, "states", states)
-    monkeypatch.setattr(status, "states", states)
     return Reads(monkeypatch)
 
 

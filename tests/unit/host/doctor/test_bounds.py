@@ -24,6 +24,7 @@ from pipeline.host.roots.needs import Needs
 from pipeline.host.roots.quota import Ability, Means
 from pipeline.host.state import records
 from pipeline.host.state.records import Users
+from pipeline.host.status import Row
 from pipeline.host.units import systemd
 from pipeline.host.wanted import Wanted, numbered
 from tests.support.instances import make_instance
@@ -207,7 +208,7 @@ def test_doctor_tells_what_bounds_a_disk(
     assert found.stage is Stage.DEPLOY or expected is not Status.FAIL
 
 
-STATUS = status.Row(
+STATUS = Row(
     name="nifty1",
     port=2201,
     image="a" * 64,

@@ -102,7 +102,7 @@ ENTER = {
     "roots/mend.mend": "guest.GuestRoot, as upgrade._move; what is read, as mend.look",
     "roots/rebuild.rebuild": "as mend.look, and a list of names",
     "backup/restore._name": "renames a root that was made beside it as a whole",
-    "commands/status._used": "the root alone, following no link; nothing in it",
+    "host/status._used": "the root alone, following no link; nothing in it",
     "roots/undeploy.undeploy": "renamed as a whole, then trees.remove",
     "roots/upgrade._move": "guest.GuestRoot: every step by trees, files bounded",
     "roots/upgrade._unstage": "guest.GuestRoot, as upgrade._move",
