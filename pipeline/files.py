@@ -13,7 +13,7 @@ import fcntl
 import os
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,6 +114,38 @@ def put(
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def stream(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+    """As `put`, of pieces that the block writes, for its owner alone; nothing is left if it fails.
+
+    Raises OSError: without *overwrite*, FileExistsError for what has that name by the end.
+    """
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(part, flags, 0o600)
+    try:
+        with os.fdopen(file, "wb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(file)
+        if overwrite:
+            part.replace(path)
+        else:
+            _link(part, path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _link(part: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(part)
+    except OSError as error:
+        # of its two names, the one that the caller knows
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -173,3 +173,37 @@ def test_a_link_is_no_lock(tmp_path: Path) -> None:
         pass
     assert not (tmp_path / "elsewhere").exists()
     assert not files.is_locked(tmp_path / "lock")
+
+
+def test_what_is_streamed_is_there_at_the_end(tmp_path: Path) -> None:
+    with files.stream(tmp_path / "file", overwrite=False) as sink:
+        sink.write(b"pie")
+        sink.write(b"ces")
+        assert not (tmp_path / "file").exists()
+    assert (tmp_path / "file").read_bytes() == b"pieces"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def streamed(path: Path, meanwhile: Callable[[], object], *, overwrite: bool) -> None:
+    with files.stream(path, overwrite=overwrite) as sink:
+        sink.write(b"ours")
+        meanwhile()
+
+
+def test_what_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(FileExistsError) as caught:
+        streamed(path, lambda: path.write_bytes(b"theirs"), overwrite=False)
+    assert (caught.value.filename, path.read_bytes()) == (str(path), b"theirs")
+    streamed(path, lambda: None, overwrite=True)
+    assert path.read_bytes() == b"ours"
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_stream_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        streamed(tmp_path / "file", interrupted, overwrite=True)
+    assert not [*tmp_path.iterdir()]

@@ -155,29 +155,11 @@ def target(path: Path, layout: Layout, *, overwrite: bool) -> Iterator[BinaryIO]
     Raises BackupError beforehand if it cannot be, or is there already and *overwrite* is not said.
     """
     check_target(path, layout, overwrite=overwrite)
-    part = path.with_name(f".{path.name}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        part.unlink(missing_ok=True)
-        file = os.open(part, flags, 0o600)
+        with files.stream(path, overwrite=overwrite) as sink:
+            yield sink
     except OSError as error:
-        raise BackupError("nothing was backed up:", [f"{part}: {error.strerror}"]) from error
-    try:
-        with open(file, "wb") as stream:  # noqa: PTH123 (a descriptor has no path)
-            yield stream
-            stream.flush()
-            os.fsync(file)
-        if overwrite:
-            part.replace(path)
-        else:
-            # a file that came meanwhile is not replaced
-            os.link(part, path)
-            part.unlink()
-        files.sync_folder(path.parent)
-    except OSError as error:
-        raise BackupError("nothing was backed up:", [f"{path}: {error.strerror}"]) from error
-    finally:
-        part.unlink(missing_ok=True)
+        raise BackupError("nothing was backed up:", [reason(error, path)]) from error
 
 
 def check_target(path: Path, layout: Layout, *, overwrite: bool) -> None:
