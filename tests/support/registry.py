@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.net.reference import Reference
 
-USER, PASSWORD, TOKEN = "somebody", "U*U*U", "abc.DEF-123"
+USER, PASSWORD, TOKEN = "somebody", "U*U", "abc.DEF-123"
 # bcrypt's own test vector for that password (John the Ripper's, as in crypt_blowfish)
 _HTPASSWD = f"{USER}:$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n"
 
