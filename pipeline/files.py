@@ -135,6 +135,7 @@ def stream(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
             part.replace(path)
         else:
             _link(part, path)
+            part.unlink()
         sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)

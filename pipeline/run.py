@@ -157,6 +157,7 @@ def _guard() -> Iterator[int]:
     words = ["/bin/sh", "-c", "read -r nothing; kill -9 0"]
     with subprocess.Popen(
         words,
+        env=dict(CLEAN_ENVIRONMENT),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

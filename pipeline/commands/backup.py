@@ -101,7 +101,7 @@ def _stopped(
     So are those of *chosen* that an earlier run had stopped that was killed.
     """
     with rolling.finishing(layout, chosen):
-        rolling.take_down(layout, running)
+        rolling.take_down(layout, rolling.anew(layout, running))
         yield
 
 

@@ -36,7 +36,7 @@ class Obtained:
 
     def remember(self, layout: Layout) -> None:
         """Keep what was seen, below the prefix. Raises LayoutError, NiftyError."""
-        if self.pulled is None or (seen := self.pulled.seen) is None:
+        if self.pulled is None or self.pulled.signed is None:
             return
         layouts.prepare(layout)
         folder = _trusted(layout)
@@ -48,7 +48,11 @@ class Obtained:
             if self.first is not None:
                 files.put(memory.place(folder, base, "").with_suffix(".pgp"), self.first.binary)
             image = self.pulled.named.image if self.pulled.named else ""
-            memory.remember(memory.place(folder, base, image), base, image, seen)
+            # of the source as a whole, whatever image of it: an older release is an older release
+            whole = memory.Seen(version="", signed=self.pulled.signed.created)
+            memory.remember(memory.place(folder, base, ""), base, image, whole)
+            if (seen := self.pulled.seen) is not None:
+                memory.remember(memory.place(folder, base, image), base, image, seen)
         except OSError as error:
             raise NiftyError(f"{error.filename or folder}: {error.strerror}") from error
 
@@ -67,7 +71,7 @@ def image(settings: Settings) -> Obtained:
     ring, first = _ring(settings, layout, where, client)
 
     def accept(pulled: Pulled) -> None:
-        _refuse_older(settings, layout, pulled, client.now)
+        _refuse_older(settings, layout, pulled, client.now, is_chosen=bool(where.file))
 
     pulled = client.signed(where, ring, accept)
     if pulled.signed is not None:
@@ -121,8 +125,11 @@ def _ring(
     return ring, ring
 
 
-def _refuse_older(settings: Settings, layout: Layout, pulled: Pulled, now: datetime) -> None:
-    if pulled.signed is None or pulled.seen is None:
+def _refuse_older(
+    settings: Settings, layout: Layout, pulled: Pulled, now: datetime, *, is_chosen: bool
+) -> None:
+    """Raise OlderError; *is_chosen*: the command line names the file, not the server's list."""
+    if pulled.signed is None:
         return
     name = pulled.place.url
     if settings.fresh is not None:
@@ -130,5 +137,15 @@ def _refuse_older(settings: Settings, layout: Layout, pulled: Pulled, now: datet
     if settings.downgrade:
         return
     image = pulled.named.image if pulled.named else ""
-    path = memory.place(_trusted(layout), pulled.place.base, image)
-    memory.check(memory.recall(path), pulled.seen, name=name)
+    source = memory.place(_trusted(layout), pulled.place.base, "")
+    whole = memory.Seen(version="", signed=pulled.signed.created)
+    memory.check(memory.recall(source), whole, name=name)
+    before = memory.recall_image(source)
+    if not is_chosen and before not in (None, image):
+        raise memory.OlderError(
+            f"{name}: the image there was {before}, and is {image} now",
+            hint="name the file, as image=…/NAME.tar.zst; or downgrade=yes",
+        )
+    if pulled.seen is not None:
+        path = memory.place(_trusted(layout), pulled.place.base, image)
+        memory.check(memory.recall(path), pulled.seen, name=name)

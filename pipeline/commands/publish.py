@@ -39,7 +39,9 @@ def run(settings: Settings) -> None:
             say(f"warning: {warning}")
     text = keys.armored(ring) if ring else b""
     given = items(several, load())
-    is_new = publish(RELEASE, given, signing, ring, keep=settings.keep, now=now, text=text)
+    is_new = publish(
+        RELEASE, given, signing, ring, keep=settings.keep, now=now, text=text, fresh=settings.fresh
+    )
     if not is_new:
         say(f"{RELEASE}: published already, nothing to do")
     elif signing is None:

@@ -102,7 +102,8 @@ def _change_batch(layout: Layout, part: Sequence[Instance], runner: records.Runn
         try:
             with locked(layout):
                 batch = Batch(layout)
-                for one in part:
+                # as they are by now, so that nothing of another run is undone
+                for one in anew(layout, part):
                     records.record(batch, layout, replace(one, runner=runner))
                 batch.commit()
         except OSError as error:
@@ -154,14 +155,14 @@ def _bring_back(
     if down or any(one.suffix in left.boot for one in chosen):
         sync.settle(layout)
         _enable_again(layout, chosen)
-        start(_anew(layout, down))
+        start(anew(layout, down))
         owed.drop(layout, run=[one.suffix for one in down])
     return len(down)
 
 
 def _enable_again(layout: Layout, some: Sequence[Instance]) -> None:
     boot = owed.read(layout).boot
-    again = _anew(layout, [one for one in some if one.suffix in boot])
+    again = anew(layout, [one for one in some if one.suffix in boot])
     control.enable(again)
     owed.drop(layout, boot=[one.suffix for one in again])
 
@@ -178,8 +179,10 @@ def restart(layout: Layout, chosen: Sequence[Instance]) -> None:
     Raises OwedError, FleetError.
     """
     with finishing(layout, chosen):
-        take_down(layout, chosen)
-        _start(layout, chosen)
+        # it may have waited for another run, which changed them
+        there = anew(layout, chosen)
+        take_down(layout, there)
+        _start(layout, there)
 
 
 def _start(layout: Layout, some: Sequence[Instance]) -> None:
@@ -214,13 +217,13 @@ def _restarted(
     take_down(layout, wanted)
     result = change()
     try:
-        _start(layout, _anew(layout, wanted))
+        _start(layout, anew(layout, wanted))
     except FleetError as error:
         raise FleetError(told, error.problems, hint=hint()) from error
     return result
 
 
-def _anew(layout: Layout, some: Sequence[Instance]) -> tuple[Instance, ...]:
+def anew(layout: Layout, some: Sequence[Instance]) -> tuple[Instance, ...]:
     """*some* as the state has them by now."""
     return tuple(found for one in some if (found := records.read(layout, one.suffix)))
 
@@ -318,9 +321,10 @@ def undeploy(layout: Layout, chosen: Sequence[Instance], damaged: Sequence[str] 
     """
     suffixes = [*(one.suffix for one in chosen), *damaged]
     owed.drop(layout, run=suffixes, boot=suffixes)
-    states = watch.states(chosen)
-    control.stop([one for one in chosen if not states[one.name].is_at_rest])
-    control.retire(chosen)
+    there = anew(layout, chosen)  # somebody was asked, who may have taken his time
+    states = watch.states(there)
+    control.stop([one for one in there if not states[one.name].is_at_rest])
+    control.retire(there)
     control.end_unknown(damaged)
     removing.undeploy(layout.prefix, suffixes)
     return sync.settle(layout).known

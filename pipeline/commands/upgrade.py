@@ -15,6 +15,7 @@ from pipeline.errors import NiftyError, ProblemsError
 from pipeline.host.roots import images
 from pipeline.host.roots import upgrade as upgrading
 from pipeline.host.state import owed
+from pipeline.host.state.layout import check_link
 from pipeline.host.state.records import Runner
 from pipeline.host.units import sync, systemd
 from pipeline.progress import say
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @tells_damaged
 def run(settings: Settings) -> Known:
     """Move instances to another image or runner, or back, one batch after the other."""
+    check_link(settings.prefix)
     known = known_there(settings)
     chosen = selected(settings, known)
     runner_only = settings.runner and not (settings.rollback or "image" in settings.given)

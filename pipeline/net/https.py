@@ -218,7 +218,8 @@ def _receive(
 def _continues(response: requests.Response, done: int, expected: Expected) -> bool:
     """Whether a 206 is the rest that was asked for (RFC 9110 section 14.4)."""
     found = re.fullmatch(
-        r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip()
+        r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)",
+        response.headers.get("Content-Range", "").strip(),
     )
     if not done or not found:
         return False

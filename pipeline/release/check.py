@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,9 @@ def directory(
     if keyring is not None:
         check, signed = _signature(folder, content, keyring, now)
         yield check
-        if signed is not None and fresh is not None:
+        if signed is None:
+            return
+        if fresh is not None:
             yield _said(
                 "fresh",
                 lambda: memory.check_fresh(signed.created, fresh, now, name=sums.NAME),
@@ -128,7 +131,10 @@ def _file(path: Path, digest: str) -> Check:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                return Check(name=path.name, is_right=False, found="not a regular file")
+            size = state.st_size
             if size > LARGEST:
                 return Check(name=path.name, is_right=False, found=f"{size} bytes: too many")
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -152,6 +158,9 @@ def _nothing_else(folder: Path, listed: Mapping[str, str]) -> Check:
 def _index(folder: Path, listed: Mapping[str, str]) -> Check:
     def look() -> None:
         said = index(_read(folder / names.INDEX, _INDEX_LIMIT))
+        if strange := [name for name in said if name not in listed]:
+            told = some(shown(str(name), most=80) for name in strange)
+            raise CheckError(f"{names.INDEX}: names what {sums.NAME} does not: {told}")
         wrong = [
             name
             for name, entry in said.items()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.image.manifest import Manifest
     from pipeline.release.keys import Signing
 
-_LIMIT = 256 << 20
+_LIMIT = 512 << 20
 _EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
 _AT = -100  # AT_FDCWD
 
@@ -107,11 +107,13 @@ def publish(
     keep: int,
     now: datetime,
     text: bytes = b"",
+    fresh: int | None = None,
 ) -> bool:
     """Have *folder* be the release with *new* in it; no if it is already.
 
     *ring* is the keyring to publish, binary, and *text* the same armored; *keep* is how many
-    versions of an image stay. Raises PublishError, with the release before untouched.
+    versions of an image stay. A signature of more than *fresh* days is made anew. Raises
+    PublishError, with the release before untouched.
     """
     with _alone(folder):
         _finish(folder)
@@ -122,11 +124,12 @@ def publish(
         contents[names.INDEX] = _index(contents)
         listed = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         told = sums.text(listed)
-        if _is_there(folder, told, signing, ring, now):
+        if _is_there(folder, told, signing, ring, now, fresh):
             return False
         beside = folder.with_name(f"{folder.name}.new")
         _remove(beside)
         beside.mkdir()
+        beside.chmod(0o755)  # a web server reads it; the umask has no say
         for name, content in contents.items():
             files.write(beside / name, content)
         files.write(beside / sums.NAME, told)
@@ -142,7 +145,8 @@ def publish(
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Nobody else publishes here meanwhile (flock(2))."""
-    lock = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = os.open(folder.with_name(f".{folder.name}.lock"), flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -235,7 +239,12 @@ def _index(contents: Mapping[str, bytes]) -> bytes:
 
 
 def _is_there(
-    folder: Path, told: bytes, signing: Signing | None, ring: bytes, now: datetime
+    folder: Path,
+    told: bytes,
+    signing: Signing | None,
+    ring: bytes,
+    now: datetime,
+    fresh: int | None,
 ) -> bool:
     """Whether *folder* is that release already, whole and signed by a key that is good."""
     if not files.holds(folder / sums.NAME, told):
@@ -243,7 +252,7 @@ def _is_there(
     if signing is None and (folder / sums.SIGNATURE).exists():
         return False
     known = keyring.read(ring, name=names.KEYRING) if signing is not None else None
-    return all(one.is_right for one in check.directory(folder, known, now=now))
+    return all(one.is_right for one in check.directory(folder, known, now=now, fresh=fresh))
 
 
 def _look(beside: Path, ring: bytes, now: datetime) -> None:

@@ -89,8 +89,9 @@ def place(url: str, *, variable: str = "image") -> Place:
             f"{variable}=: a password in a URL is seen by every user of this machine",
             hint="a ~/.netrc (mode 0600) holds it",
         )
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise UsageError(f"{variable}={url}: http:, only https: is used", hint="https://…")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        told = f"{variable}={url}: {parts.scheme}:, only https: is used"
+        raise UsageError(told, hint="https://…")
     if parts.query:
         raise UsageError(f"{variable}={url}: a query cannot be used, files lie beside one another")
     pin = ""

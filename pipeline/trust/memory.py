@@ -53,17 +53,28 @@ def order(version: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def place(folder: Path, source: str, image: str) -> Path:
-    """The file in *folder* for *image* of *source*, a URL."""
+    """The file in *folder* for *image* of *source*, a URL; no image: for the source as a whole."""
     name = hashlib.sha256(f"{source}\n{image}".encode()).hexdigest()[:32]
     return folder / f"{name}.json"
 
 
 def recall(path: Path) -> Seen | None:
     """What `remember` wrote to *path*; None if nothing was. Raises OlderError if it is damaged."""
+    found = _recalled(path)
+    return found and found[0]
+
+
+def recall_image(path: Path) -> str | None:
+    """The image in *path*, that of a source as a whole. Raises as `recall`."""
+    found = _recalled(path)
+    return found and found[1]
+
+
+def _recalled(path: Path) -> tuple[Seen, str] | None:
     try:
         table = json.loads(files.read_text(path, limit=_LIMIT))
         signed = datetime.fromtimestamp(table["signed"], UTC)
-        version = str(table["version"])
+        version, image = str(table["version"]), str(table["image"])
         known = table["format"] == _FORMAT
     except FileNotFoundError:
         return None
@@ -74,17 +85,18 @@ def recall(path: Path) -> Seen | None:
         ) from error
     if not known:
         raise OlderError(f"{path}: written by another version of this program", hint=f"rm {path}")
-    return Seen(version=version, signed=signed)
+    return Seen(version=version, signed=signed), image
 
 
 def remember(path: Path, source: str, image: str, seen: Seen) -> None:
     """Keep *seen* in *path*, durably; never something older. Raises OSError."""
-    old = recall(path)
-    if old is not None:
+    found = _recalled(path)
+    if found is not None:
+        old, before = found
         seen = Seen(
             version=max(old.version, seen.version, key=order), signed=max(old.signed, seen.signed)
         )
-        if seen == old:
+        if (seen, image) == (old, before):
             return
     table = {
         "format": _FORMAT,
@@ -119,5 +131,5 @@ def check_fresh(signed: datetime, days: int, now: datetime, *, name: str) -> Non
     if age > timedelta(days=days):
         raise OlderError(
             f"{name}: signed {age.days} days ago, fresh={days} allows {days}",
-            hint="the publisher signs again with 'doit publish', or the server holds it back",
+            hint="'doit publish fresh=DAYS' signs anew, or does the server hold that back?",
         )

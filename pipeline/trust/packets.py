@@ -39,6 +39,10 @@ class Packet:
     raw: bytes
 
 
+_BEGIN = re.compile(rb"^-----BEGIN PGP [A-Z ]+-----[ \t]*\r?\n", re.MULTILINE)
+_END = re.compile(rb"^-----END PGP [A-Z ]+-----", re.MULTILINE)
+
+
 def dearmored(content: bytes) -> bytes:
     """*content* in binary, whether it is armored (RFC 4880 section 6.2) or binary already.
 
@@ -46,11 +50,11 @@ def dearmored(content: bytes) -> bytes:
     """
     if content[:1] and content[0] & 0x80:
         return content
-    blocks = re.findall(
-        rb"^-----BEGIN PGP [A-Z ]+-----[ \t]*\r?\n(.*?)^-----END PGP [A-Z ]+-----",
-        content,
-        re.DOTALL | re.MULTILINE,
-    )
+    blocks, at = [], 0
+    # one look for each end: a text of beginnings alone costs no more than its length
+    while (begin := _BEGIN.search(content, at)) and (end := _END.search(content, begin.end())):
+        blocks.append(content[begin.end() : end.start()])
+        at = end.end()
     if not blocks:
         raise PacketError("neither binary nor armored OpenPGP")
     return b"".join(map(_block, blocks))
@@ -153,11 +157,20 @@ def statement(body: bytes) -> Statement:
     issuer = found.get(FINGERPRINT, b"\4")[1:] or found.get(ISSUER, b"")
     return Statement(
         kind=kind,
-        created=int.from_bytes(certain.get(CREATED, b"")),
-        lifetime=int.from_bytes(certain.get(KEY_EXPIRES, b"")),
+        created=_four_octets(certain.get(CREATED)),
+        lifetime=_four_octets(certain.get(KEY_EXPIRES)),
         flags=certain.get(FLAGS, b"\0")[:1][0] if certain.get(FLAGS) else 0,
         issuer=issuer.hex().upper(),
     )
+
+
+def _four_octets(content: bytes | None) -> int:
+    """A time field (RFC 4880 section 3.5); 0 if there is none."""
+    if content is None:
+        return 0
+    if len(content) != 4:
+        raise PacketError(f"a time of {len(content)} octets")
+    return int.from_bytes(content)
 
 
 def _subpackets(area: bytes) -> Iterator[tuple[int, bytes]]:

@@ -139,7 +139,8 @@ def _gpgv(content: bytes, signature: bytes, certificate: Certificate, key: Key) 
         ring, detached, signed = home / "ring.gpg", home / "signature", home / "content"
         for path, part in ((ring, certificate.binary), (detached, signature), (signed, content)):
             files.write(path, part, mode=0o600)
-        words: list[str | Path] = ["gpgv", "--homedir", home, "--status-fd", "1", "--keyring", ring]
+        words: list[str | Path] = ["gpgv", "--homedir", home, "--weak-digest", "SHA1"]
+        words += ["--status-fd", "1", "--keyring", ring]
         try:
             done = run([*words, detached, signed], timeout=_GPGV_TIMEOUT, check=False)
         except ProgramError as error:

@@ -100,8 +100,8 @@ def undeploy(
                     if action.root:
                         os.rename(name, name, src_dir_fd=at, dst_dir_fd=new)
                     records.remove(layout, action.suffix)
-                    trees.remove(new, name)
                     gone.add(action.suffix)
+                    trees.remove(new, name)
                     if forget:
                         forget(new)
                 except OSError as error:

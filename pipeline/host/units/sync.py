@@ -121,7 +121,7 @@ def write_environments(
     gone = [
         path.name
         for path in _there(folder, layout, among)
-        if path not in found.wanted and path.stem not in found.kept
+        if path not in found.wanted and path.name.rpartition(".")[0] not in found.kept
     ]
     with trees.opened(folder) as at:
         for name in gone:

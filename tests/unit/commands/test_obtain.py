@@ -13,8 +13,8 @@ from pipeline import terminal
 from pipeline.commands import obtain
 from pipeline.errors import NiftyError, UsageError
 from pipeline.host.state.layout import Layout
-from pipeline.release import keys, names
-from pipeline.trust import sums
+from pipeline.release import keys, names, publish
+from pipeline.trust import memory, sums
 from pipeline.trust.memory import OlderError
 from tests.support import signers, webserver
 from tests.support.published import FIRST, SECOND, put, stem
@@ -177,3 +177,45 @@ def test_what_is_no_https_url_is_no_image(url: str) -> None:
 
 def test_the_published_keyring_is_binary(releases: Path) -> None:
     assert (releases / "2" / names.KEYRING).read_bytes()[0] & 0x80
+
+
+def test_another_image_than_before_is_not_taken_from_a_directory(
+    site: Site, tmp_path: Path
+) -> None:
+    ring, folder = str(tmp_path / "ours.pgp"), Layout(tmp_path / "home").state / "trusted"
+    found = got(site, tmp_path, keyring=ring)
+    assert found.pulled is not None
+    source = memory.place(folder, found.pulled.place.base, "")
+    seen = memory.recall(source)
+    assert seen is not None
+    memory.remember(source, found.pulled.place.base, "other", seen)
+    with pytest.raises(OlderError, match="the image there was other, and is small now"):
+        got(site, tmp_path, keyring=ring)
+    got(site, tmp_path, keyring=ring, file=f"{stem('2')}.tar.zst")
+    assert memory.recall_image(source) == "small"
+
+
+def test_a_release_older_than_another_of_that_source_is_not_taken(
+    site: Site, tmp_path: Path
+) -> None:
+    ring, folder = str(tmp_path / "ours.pgp"), Layout(tmp_path / "home").state / "trusted"
+    found = got(site, tmp_path, keyring=ring)
+    assert found.pulled is not None
+    base = found.pulled.place.base
+    later = memory.Seen(version="", signed=signers.NOW + timedelta(days=300))
+    memory.remember(memory.place(folder, base, ""), base, "small", later)
+    with pytest.raises(OlderError, match="signed at"):
+        got(site, tmp_path, keyring=ring)
+
+
+def test_freshness_is_asked_of_any_file(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = publish.Item(name="foo.tar.zst", content=b"x")
+    ring, asked = SIGNER.certificate, []
+    publish.publish(tmp_path / "foo", [item], OURS, ring, keep=1, now=signers.NOW)
+    serve(site, tmp_path / "foo")
+    monkeypatch.setattr(memory, "check_fresh", lambda *words, name: asked.append((words[1], name)))
+    with pytest.raises(NiftyError, match="does not know foo"):
+        got(site, tmp_path, keyring=str(tmp_path / "ours.pgp"), file="foo.tar.zst", fresh="7")
+    assert asked == [(7, site.url("/r/foo.tar.zst"))]

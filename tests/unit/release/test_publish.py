@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import multiprocessing
 import os
 from typing import TYPE_CHECKING
@@ -286,3 +288,31 @@ def test_links_pipes_and_strange_files_are_not_followed(release: Path, tmp_path:
 def test_an_index_that_is_none_is_an_error_of_its_own(content: bytes) -> None:
     with pytest.raises(check.CheckError):
         check.index(content)
+
+
+def test_what_the_index_alone_names_is_not_looked_at(release: Path) -> None:
+    table = json.loads((release / names.INDEX).read_bytes())
+    table["files"].append({"name": "/etc/passwd", "size": 1})
+    (release / names.INDEX).write_text(json.dumps(table))
+    listed = sums.read((release / sums.NAME).read_bytes())
+    listed[names.INDEX] = hashlib.sha256((release / names.INDEX).read_bytes()).hexdigest()
+    (release / sums.NAME).write_bytes(sums.text(listed))
+    (found,) = wrong(release, None)
+    assert "names what SHA256SUMS does not: /etc/passwd" in found.found
+
+
+def test_nothing_is_read_of_what_nobody_signed(release: Path) -> None:
+    (release / sums.SIGNATURE).write_bytes(b"no signature")
+    assert [one.name for one in check.directory(release, RING, now=NOW)] == [
+        sums.NAME,
+        sums.SIGNATURE,
+    ]
+
+
+def test_a_web_server_may_read_it_whatever_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        put(tmp_path / "release", FIRST)
+    finally:
+        os.umask(old)
+    assert (tmp_path / "release").stat().st_mode & 0o777 == 0o755

@@ -294,3 +294,15 @@ def test_a_signature_may_be_too_old() -> None:
     memory.check_fresh(signers.NOW - timedelta(days=3), 3, signers.NOW, name="n")
     with pytest.raises(OlderError, match="signed 4 days ago, fresh=3 allows 3"):
         memory.check_fresh(signers.NOW - timedelta(days=4), 3, signers.NOW, name="n")
+
+
+def test_a_time_of_another_size_is_no_time() -> None:
+    hashed = bytes([10, packets.CREATED]) + bytes(9)
+    body = bytes([4, 0, 22, 8]) + len(hashed).to_bytes(2) + hashed + bytes(2)
+    with pytest.raises(PacketError, match="a time of 9 octets"):
+        packets.statement(body)
+
+
+def test_beginnings_without_an_end_are_no_armor() -> None:
+    with pytest.raises(PacketError, match="neither binary nor armored"):
+        packets.dearmored(b"-----BEGIN PGP SIGNATURE-----\n" * 20000)
