@@ -190,6 +190,7 @@ def test_an_upgrade_reads_a_batch_for_each_batch(
     ]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="runner=service: users of their own, so root")
 @pytest.mark.parametrize("count", COUNTS)
 def test_another_runner_reads_a_batch_for_each_batch(
     settings: Settings, reads: Reads, count: int, monkeypatch: pytest.MonkeyPatch
