@@ -53,7 +53,8 @@ def test_deploy_and_upgrade_take_a_signed_release(user: User) -> None:
     done = user.doit("deploy", "count=2", "start=yes", f"image={URL}", RING)
     assert "signed by Nifty <nifty@example.org>" in done.stderr
     assert user.answering() == ["nifty1", "nifty2"]
-    assert len(user.shell("ls /home/.nifty/trusted").split()) == 1
+    # of the source as a whole, and of the image
+    assert len(user.shell("ls /home/.nifty/trusted").split()) == 2
     done = user.doit("upgrade", f"image={URL}", RING)
     assert "0 moved, 2 were there already" in done.stderr
     # the archive is in the cache, and not what was published any more
