@@ -47,7 +47,7 @@ def test_deploying_is_measured_on_every_file_system(tmp_path: Path) -> None:
         for peer in peers.peers_on(kind, count)
     }
     assert "doit deploy takes" in told.stdout
-    assert len(found["fits"]) == 4 * 5 + 1
+    assert len(found["fits"]) == 4 * 6 + 1
     assert_nothing_left(tmp_path)
 
 
