@@ -39,7 +39,7 @@ class Obtained:
         if self.pulled is None or self.pulled.signed is None:
             return
         layouts.prepare(layout)
-        folder = _trusted(layout)
+        folder = layout.trusted
         try:
             with suppress(FileExistsError):
                 folder.mkdir(mode=0o755)
@@ -89,10 +89,6 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nifty"
 
 
-def _trusted(layout: Layout) -> Path:
-    return layout.state / "trusted"
-
-
 def _ring(
     settings: Settings, layout: Layout, where: Place, client: remote.Client
 ) -> tuple[Keyring, Keyring | None]:
@@ -101,7 +97,7 @@ def _ring(
         return keyring.load(Path(settings.keyring)), None
     if _SITE.exists():
         return keyring.load(_SITE), None
-    kept = memory.place(_trusted(layout), where.base, "").with_suffix(".pgp")
+    kept = memory.place(layout.trusted, where.base, "").with_suffix(".pgp")
     if kept.exists():
         return keyring.load(kept), None
     if settings.trust != "first":
@@ -137,7 +133,7 @@ def _refuse_older(
     if settings.downgrade:
         return
     image = pulled.named.image if pulled.named else ""
-    source = memory.place(_trusted(layout), pulled.place.base, "")
+    source = memory.place(layout.trusted, pulled.place.base, "")
     whole = memory.Seen(version="", signed=pulled.signed.created)
     memory.check(memory.recall(source), whole, name=name)
     before = memory.recall_image(source)
@@ -147,5 +143,5 @@ def _refuse_older(
             hint="name the file, as image=…/NAME.tar.zst; or downgrade=yes",
         )
     if pulled.seen is not None:
-        path = memory.place(_trusted(layout), pulled.place.base, image)
+        path = memory.place(layout.trusted, pulled.place.base, image)
         memory.check(memory.recall(path), pulled.seen, name=name)

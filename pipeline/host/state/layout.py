@@ -73,6 +73,11 @@ class Layout:
         return self.state / "restoring"
 
     @property
+    def trusted(self) -> Path:
+        """What was seen of each source of images: see `trust.memory`."""
+        return self.state / "trusted"
+
+    @property
     def known_hosts(self) -> Path:
         """Host keys of all instances, for `ssh`."""
         return self.state / "known_hosts"
