@@ -13,6 +13,7 @@ import fcntl
 import os
 import stat
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -207,13 +208,16 @@ def lock(file: int, *, wait: bool = True) -> bool:
 
 
 @contextmanager
-def locked(path: Path, *, busy: Callable[[int], None] | None = None) -> Iterator[int]:
+def locked(
+    path: Path, *, busy: Callable[[int], None] | None = None, mode: int = 0o644
+) -> Iterator[int]:
     """Alone with the file *path*, made if need be: its descriptor, which has the `lock`.
 
     Where another has it, *busy* is called with that descriptor, and may say so or raise; then this
-    waits. Raises OSError: ELOOP for a link, EISDIR for a directory.
+    waits. Whoever may read the file may lock it: *mode* is that of a new one. Raises OSError: ELOOP
+    for a link, EISDIR for a directory.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         if not lock(file, wait=False):
             if busy is not None:
@@ -238,16 +242,40 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-# File systems that do not know the flag say EINVAL, kernels and libraries before it ENOSYS.
-_NOREPLACE = 1
+# linux/fs.h and linux/fcntl.h. File systems that do not know a flag say EINVAL, kernels before it
+# ENOSYS.
+_NOREPLACE, _EXCHANGE, _AT_FDCWD = 1, 2, -100
 _UNKNOWN = (errno.EINVAL, errno.ENOSYS)
 
 
-class Mover:
-    """rename(2) that never replaces anything (renameat2(2), RENAME_NOREPLACE); looked up once."""
+@cache
+def _renameat2() -> Any:
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
-    def __init__(self) -> None:
-        self._call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+def _renamed(source: int, name: bytes, target: int, new_name: bytes, flag: int) -> bool:
+    """Whether renameat2(2) did it; no where it does not know *flag*."""
+    call = _renameat2()
+    if call is None:
+        return False
+    if call(source, name, target, new_name, flag) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _UNKNOWN:
+        return False
+    raise OSError(number, os.strerror(number), new_name.decode(errors="replace"))
+
+
+def exchanged(one: Path, other: Path) -> bool:
+    """Have *one* and *other* change places in one step; no where the file system cannot do that.
+
+    Raises OSError (renameat2(2), RENAME_EXCHANGE).
+    """
+    return _renamed(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE)
+
+
+class Mover:
+    """rename(2) that never replaces anything (renameat2(2), RENAME_NOREPLACE)."""
 
     def move(self, source: int, name: bytes, target: int, new_name: bytes) -> None:
         """Move *name* in directory *source* to *new_name* in *target*, on the same file system.
@@ -255,12 +283,8 @@ class Mover:
         Raises FileExistsError if something has that name: plain rename would replace an empty
         directory.
         """
-        if self._call is not None:
-            if self._call(source, name, target, new_name, _NOREPLACE) == 0:
-                return
-            error = ctypes.get_errno()
-            if error not in _UNKNOWN:
-                raise OSError(error, os.strerror(error), new_name.decode(errors="replace"))
+        if _renamed(source, name, target, new_name, _NOREPLACE):
+            return
         try:
             os.stat(new_name, dir_fd=target, follow_symlinks=False)
         except FileNotFoundError:

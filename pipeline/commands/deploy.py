@@ -16,11 +16,9 @@ from pipeline.host.doctor import facts
 from pipeline.host.doctor.plan import plan
 from pipeline.host.roots import access, images, mend, needs
 from pipeline.host.roots import deploy as deploying
-from pipeline.host.roots.images import Image
 from pipeline.host.state import records
 from pipeline.host.state.layout import Layout, locked, prepare
 from pipeline.host.units import control, sync
-from pipeline.host.wanted import Wanted
 from pipeline.progress import say
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import files, terminal
 from pipeline.commands import places
-from pipeline.errors import NiftyError, UsageError
+from pipeline.errors import NiftyError, UsageError, reason
 from pipeline.host.state import layout as layouts
 from pipeline.progress import say
 from pipeline.release import remote
@@ -54,7 +54,7 @@ class Obtained:
             if (seen := self.pulled.seen) is not None:
                 memory.remember(memory.place(folder, base, image), base, image, seen)
         except OSError as error:
-            raise NiftyError(f"{error.filename or folder}: {error.strerror}") from error
+            raise NiftyError(reason(error, folder)) from error
 
 
 def image(settings: Settings) -> Obtained:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pipeline.release.keys import Signing
     from pipeline.settings import Settings
 
-_LIMIT = 512 << 20
-
 
 def run(settings: Settings) -> None:
     """Publish every architecture of the image that is built in the same version."""
@@ -89,7 +87,10 @@ def built(image: str, architecture: str) -> Built | None:
     paths = {ending: ARTIFACTS / f"{stem}{ending}" for ending in ENDINGS}
     if not all(path.is_file() for path in paths.values()):
         return None
-    contents = {ending: files.read(path, limit=_LIMIT) for ending, path in paths.items()}
+    contents = {
+        ending: files.read(path, limit=archive.DEFAULT_LIMITS.max_bytes)
+        for ending, path in paths.items()
+    }
     table = json.loads(contents[".json"])
     for one in table["archives"]:
         ending = one["file"].removeprefix(stem)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import progress
-from pipeline.errors import NiftyError, counted
+from pipeline.errors import NiftyError, counted, reason
 from pipeline.host.roots import undeploy as removing
 from pipeline.host.roots import upgrade as upgrading
 from pipeline.host.roots.upgrade import UpgradeError, UpgradeReport
@@ -109,7 +109,7 @@ def _change_batch(layout: Layout, part: Sequence[Instance], runner: records.Runn
         except OSError as error:
             raise UpgradeError(
                 "the runner was not changed everywhere:",
-                [f"{error.filename or layout.state}: {error.strerror}"],
+                [reason(error, layout.state)],
                 hint="mend this, then run the same command again: it finishes what is left",
             ) from error
         sync.follow(layout, [one.suffix for one in part], units=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, reason
 from pipeline.trust import keyring, packets
 from pipeline.trust.packets import PacketError
 
@@ -176,7 +176,7 @@ def write(folder: Path, made: Made, public_names: tuple[str, str]) -> tuple[Path
         for path in written:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise SigningKeyError(f"{error.filename or folder}: {error.strerror}") from error
+            raise SigningKeyError(reason(error, folder)) from error
         raise
     return tuple(written)
 

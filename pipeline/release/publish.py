@@ -6,18 +6,14 @@ in one step. What was published under a version stays the same bytes for ever.
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import fcntl
 import hashlib
 import json
-import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
 from pipeline.errors import NiftyError, ProblemsError
+from pipeline.image import archive
 from pipeline.release import check, names, vex
 from pipeline.trust import keyring, memory, sums
 
@@ -29,10 +25,6 @@ if TYPE_CHECKING:
     from pipeline.builder.recipes.catalogue import Recipes
     from pipeline.image.manifest import Manifest
     from pipeline.release.keys import Signing
-
-_LIMIT = 512 << 20
-_EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
-_AT = -100  # AT_FDCWD
 
 
 class PublishError(ProblemsError):
@@ -115,7 +107,7 @@ def publish(
     versions of an image stay. A signature of more than *fresh* days is made anew. Raises
     PublishError, with the release before untouched.
     """
-    with _alone(folder):
+    with files.locked(folder.with_name(f".{folder.name}.lock"), mode=0o600):
         _finish(folder)
         old = _old(folder)
         contents = _contents(new, old, folder, keep)
@@ -140,18 +132,6 @@ def publish(
         _swap(beside, folder)
         _remove(beside)
         return True
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else publishes here meanwhile (flock(2))."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    lock = os.open(folder.with_name(f".{folder.name}.lock"), flags, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _finish(folder: Path) -> None:
@@ -198,7 +178,7 @@ def _contents(
         )
     for name in _staying([*contents, *old], keep) - contents.keys():
         try:
-            content = files.read(folder / name, limit=_LIMIT)
+            content = files.read(folder / name, limit=archive.DEFAULT_LIMITS.max_bytes)
         except OSError as error:
             problems.append(f"{name}: {error.strerror}")
             continue
@@ -270,25 +250,12 @@ def _swap(beside: Path, folder: Path) -> None:
     """*beside* takes *folder*'s place and the other way round, in one step if there is a way."""
     if not folder.exists():
         beside.rename(folder)
-    elif not _exchanged(beside, folder):
+    elif not files.exchanged(beside, folder):
         kept = folder.with_name(f"{folder.name}.old")
         folder.rename(kept)
         beside.rename(folder)
         kept.rename(beside)
     files.sync_folder(folder.parent)
-
-
-def _exchanged(one: Path, other: Path) -> bool:
-    """Whether both have changed places (renameat2(2)); no where the file system cannot do that."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
-        return False
-    if call(_AT, os.fsencode(one), _AT, os.fsencode(other), _EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS):
-        return False
-    raise OSError(number, os.strerror(number), str(other))
 
 
 def _remove(path: Path) -> None:

@@ -6,33 +6,32 @@ used before what vouches for it holds.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import ipaddress
 import os
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline import files
 from pipeline.errors import NiftyError, UsageError, shown, some
+from pipeline.image import archive
 from pipeline.net import https
 from pipeline.net.https import Expected, HttpError, Transport
+from pipeline.net.reference import is_loopback
 from pipeline.progress import bar
 from pipeline.release import check, names
 from pipeline.trust import keyring, memory, sums, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
     from pathlib import Path
 
     from pipeline.trust.keyring import Keyring
     from pipeline.trust.verify import Signed
 
-LARGEST = 512 << 20  # bytes of an archive, as `archive.DEFAULT_LIMITS`
+LARGEST = archive.DEFAULT_LIMITS.max_bytes
 _KEPT = 5
 _CHUNK = 1 << 20
 
@@ -89,7 +88,7 @@ def place(url: str, *, variable: str = "image") -> Place:
             f"{variable}=: a password in a URL is seen by every user of this machine",
             hint="a ~/.netrc (mode 0600) holds it",
         )
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         told = f"{variable}={url}: {parts.scheme}:, only https: is used"
         raise UsageError(told, hint="https://…")
     if parts.query:
@@ -109,13 +108,6 @@ def place(url: str, *, variable: str = "image") -> Place:
     if file and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+~-]*", file):
         raise UsageError(f"{variable}={url}: no name of an archive: {shown(file, most=80)}")
     return Place(base=f"{parts.scheme}://{parts.netloc}{path}", file=file, pin=pin)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +200,7 @@ class Client:
         """The file with *digest* in the cache, where an interrupted download goes on."""
         own(self.cache)
         path, part = self.cache / digest, self.cache / f"{digest}.part"
-        with _locked(self.cache):
+        with files.locked(self.cache / ".lock", mode=0o600):
             if path.is_file() and not path.is_symlink() and _sha256(path) == digest:
                 os.utime(path)
                 return path
@@ -280,16 +272,6 @@ def own(folder: Path) -> None:
         raise RemoteError(
             f"{folder}: others may write there", hint=f"chmod 700 {folder}, or CACHE_DIRECTORY="
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Deploys: facts, plan, and then every instance written under another name and renamed.
+"""Carries out a deploy's plan: every instance is written under another name and renamed.
 
 Killed at any point, also by a power failure, an instance is absent or whole: the image, and roots
 and states of a thousand at a time, are made in `.nifty/new` and forced to the disk (syncfs(2));
@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
-from pipeline.errors import ProblemsError, counted
+from pipeline.errors import ProblemsError, counted, reason
 from pipeline.host.roots import access, images, mend, quota
 from pipeline.host.roots.actions import Clean, Mend, Rebound, Rebuild, StoreImage
 from pipeline.host.roots.maker import Made, Maker
@@ -93,7 +93,7 @@ def apply(
     except OSError as error:
         raise DeployError(
             f"deploy stopped, no instance was made below {layout.prefix}:",
-            [_why(error)],
+            [reason(error)],
             hint="mend this, then run the same command again",
         ) from error
     except KeyboardInterrupt:
@@ -174,7 +174,7 @@ def _create(todo: Plan, maker: Maker, batch: Batch, known: Known) -> Known:
             if not problems and at + _BATCH >= len(creations):
                 lists = _failure(partial(clients.put, batch, layout, known.instances))
             if failure := _failure(partial(maker.publish, done, batch)):
-                problems.append(_why(failure))
+                problems.append(reason(failure))
         finally:
             # on a bad disk the next run does it
             with suppress(OSError):
@@ -185,7 +185,7 @@ def _create(todo: Plan, maker: Maker, batch: Batch, known: Known) -> Known:
         raise DeployError(
             f"{counted(len(creations), 'instance was', 'instances were')} made, all of them; "
             "ssh_config and known_hosts were not:",
-            [_why(failure)],
+            [reason(failure)],
             hint="mend this, then run the same command again",
         ) from failure
     return known
@@ -237,11 +237,6 @@ def _make(
     return done, problems
 
 
-def _why(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename is not None else ""
-    return f"{where}{error.strerror or error}"
-
-
 def _stopped(problems: list[str], creations: tuple[Create, ...], layout: Layout) -> DeployError:
     """Why, how far it came, and what to type; the lists are made right from what is on the disk."""
     known = layouts.instance_roots(layout)
@@ -251,7 +246,7 @@ def _stopped(problems: list[str], creations: tuple[Create, ...], layout: Layout)
     try:
         clients.write(layout, whole)
     except OSError as error:
-        problems.append(f"known_hosts and ssh_config are not up to date: {_why(error)}")
+        problems.append(f"known_hosts and ssh_config are not up to date: {reason(error)}")
     return DeployError(
         f"deploy stopped: {done} of {len(creations)} instances were made below {layout.prefix}, "
         "none is half made:",

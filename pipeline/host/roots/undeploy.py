@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
-from pipeline.errors import ProblemsError
+from pipeline.errors import ProblemsError, reason
 from pipeline.host.roots import quota
 from pipeline.host.roots.upgrade import tidy
 from pipeline.host.state import layout as layouts
@@ -105,7 +105,7 @@ def undeploy(
                     if forget:
                         forget(new)
                 except OSError as error:
-                    problems.append(f"{name}: {error.filename}: {error.strerror}")
+                    problems.append(f"{name}: {reason(error)}")
                 step()
         tidy(layout, known.without(gone))
         files.sync(layout.prefix)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
-from pipeline.errors import ProblemsError
+from pipeline.errors import ProblemsError, reason
 from pipeline.host.roots import identity, images
 from pipeline.host.roots.access import Access
 from pipeline.host.roots.guest import BESIDE, GuestRoot, Staging, Unstaging, is_root
@@ -199,12 +199,12 @@ def _move(
     except KeyboardInterrupt:
         why = "interrupted"
     except OSError as error:
-        why = f"{f'{where}: ' if where else ''}{error.filename}: {error.strerror}"
+        why = f"{f'{where}: ' if where else ''}{reason(error)}"
     try:
         batch.commit()
     except OSError as error:
         batch.drop()
-        done, why = 0, why or f"{error.filename}: {error.strerror}"
+        done, why = 0, why or reason(error)
     if why:
         _unstage(layout, there, moves[done:], differ, going_back=image is None)
         raise UpgradeError(

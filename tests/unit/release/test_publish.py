@@ -171,7 +171,7 @@ def _until(folder: Path, stop: int) -> None:
 
     for module, name in (
         (files, "write"), (files, "sync"), (files, "sync_folder"),
-        (publish, "_exchanged"), (publish, "_remove"), (publish, "_look"),
+        (files, "exchanged"), (publish, "_remove"), (publish, "_look"),
     ):  # fmt: skip
         setattr(module, name, counted(getattr(module, name)))
     put(folder, SECOND)
@@ -198,7 +198,7 @@ def test_killed_at_any_step_a_whole_release_stays(release: Path) -> None:
 def test_without_an_exchange_two_renames_are_finished_later(
     release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
+    monkeypatch.setattr(files, "exchanged", lambda *_: False)
     assert put(release, SECOND)
     assert wrong(release) == []
     release.rename(release.with_name("release.old"))  # killed between the two
