@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from benchmarks.compiler import compiled
 from pipeline.commands import deploy
-from pipeline.host.roots import access, images, upgrade
+from pipeline.host.roots import access, differences, images, upgrade
 from pipeline.host.state import records
 from pipeline.host.state.layout import Layout, locked
 from pipeline.host.state.records import Share
@@ -152,7 +152,7 @@ def _upgrade(made_of: Material, prefix: Path, count: int) -> float:
     suffixes = [one.suffix for one in known.instances]
     batch = Settings().batch
     began = time.perf_counter()
-    differ = upgrade.Differences(layout)
+    differ = differences.Differences(layout)
     for at in range(0, count, batch):
         part = suffixes[at : at + batch]
         upgrade.upgrade(layout, part, made_of.newer, differ=differ)

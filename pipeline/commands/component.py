@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.builder.components.results import Built
     from pipeline.builder.recipes.catalogue import Recipes
-    from pipeline.builder.recipes.recipe import Component
+    from pipeline.builder.recipes.component import Component
     from pipeline.settings import Settings
 
 

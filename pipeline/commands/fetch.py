@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.builder.recipes.recipe import Package
+from pipeline.builder.recipes.image import Package
 from pipeline.builder.sources import fetch as fetching
 from pipeline.builder.sources.store import Store
 from pipeline.commands.places import CACHE, RECIPES, STORE

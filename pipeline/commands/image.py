@@ -16,7 +16,7 @@ from pipeline.progress import say
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.builder.recipes.recipe import Package
+    from pipeline.builder.recipes.image import Package
     from pipeline.settings import Settings
 
 

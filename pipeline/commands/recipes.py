@@ -11,7 +11,7 @@ from pipeline.progress import say
 
 if TYPE_CHECKING:
     from pipeline.builder.recipes.catalogue import Recipes
-    from pipeline.builder.recipes.recipe import Image
+    from pipeline.builder.recipes.image import Image
     from pipeline.settings import Settings
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import progress
 from pipeline.errors import NiftyError, counted, reason
+from pipeline.host.roots import differences
 from pipeline.host.roots import undeploy as removing
 from pipeline.host.roots import upgrade as upgrading
 from pipeline.host.roots.upgrade import UpgradeError, UpgradeReport
@@ -24,8 +25,8 @@ from pipeline.progress import say
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pipeline.host.roots.differences import Differences, Kept
     from pipeline.host.roots.images import Image
-    from pipeline.host.roots.upgrade import Differences, Kept
     from pipeline.host.state.layout import Layout
     from pipeline.host.state.records import Instance, Known
 
@@ -259,7 +260,7 @@ def upgrade(
     todo = [one for one in chosen if one.suffix in moving]
     moved: list[str] = []
     kept: list[Kept] = []
-    differ = upgrading.Differences(layout)
+    differ = differences.Differences(layout)
     with progress.bar("upgrade", len(todo)) as step:
         for at in range(0, len(todo), batch):
             part = todo[at : at + batch]

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.errors import shown
-from pipeline.net.https import AgainError, HttpError
 from pipeline.net.reference import is_digest
 from pipeline.net.session import Answer, Session, object_of, with_query
+from pipeline.net.transport import AgainError, HttpError
 
 if TYPE_CHECKING:
-    from pipeline.net.https import Transport
     from pipeline.net.login import Login
     from pipeline.net.reference import Reference
+    from pipeline.net.transport import Transport
 
 # As large as a registry has to take one (distribution-spec, "Pushing Manifests").
 _MOST_MANIFEST = 4 << 20

@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from pipeline.errors import NiftyError, shown
-from pipeline.net import https
-from pipeline.net.https import AgainError, HttpError, Transport
 from pipeline.net.reference import is_loopback
+from pipeline.net.transport import (
+    PASSING,
+    AgainError,
+    HttpError,
+    Transport,
+    chunks,
+    opened,
+    persist,
+    redirected,
+    requested,
+    retry_after,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -88,7 +98,7 @@ class Session:
         self._transport = transport or Transport()
         self._scope = f"repository:{reference.name}:{'pull,push' if writes else 'pull'}"
         self._authorization = ""
-        self._opened = https.opened()
+        self._opened = opened()
 
     def __enter__(self) -> Self:
         self._session = self._opened.__enter__()
@@ -115,7 +125,7 @@ class Session:
 
     def persist(self, attempt: Callable[[float], _T]) -> _T:
         """What *attempt*, told when its time is over, returns: as often as the transport tries."""
-        return https.persist(attempt, self._transport)
+        return persist(attempt, self._transport)
 
     def ask(self, method: str, target: str, **more: Any) -> Answer:
         """As `once`, as often as the transport tries."""
@@ -138,7 +148,7 @@ class Session:
                     return joined
             except ValueError:
                 pass
-        return https.redirected(url, target)
+        return redirected(url, target)
 
     def once(
         self,
@@ -171,8 +181,8 @@ class Session:
         if answer.status in good:
             return answer
         told = f"answers {answer.status}{_explained(answer.body)}"
-        if answer.status >= 500 or answer.status in https.PASSING:
-            raise AgainError(told, wait=https.retry_after(answer.headers.get("Retry-After")))
+        if answer.status >= 500 or answer.status in PASSING:
+            raise AgainError(told, wait=retry_after(answer.headers.get("Retry-After")))
         if answer.status in (401, 403):
             raise DeniedError(told)
         raise HttpError(told)
@@ -195,21 +205,15 @@ class Session:
                 request.headers["Authorization"] = self._authorization
             return request
 
-        try:
-            response = self._session.request(
-                method,
-                url,
-                headers=dict(headers),
-                data=_Body(body, end) if body else None,
-                stream=True,
-                allow_redirects=False,
-                timeout=(self._transport.connect_timeout, self._transport.read_timeout),
-                verify=str(self._transport.authorities) if self._transport.authorities else True,
-                auth=sign,
-            )
-        except https.failures() as error:
-            raise https.failure(error) from error
-        with response:
+        with requested(
+            self._session,
+            method,
+            url,
+            self._transport,
+            headers=dict(headers),
+            data=_Body(body, end) if body else None,
+            auth=sign,
+        ) as response:
             most = limit if response.status_code in good else _MOST_TOLD
             return Answer(
                 status=response.status_code,
@@ -255,7 +259,7 @@ class Session:
                 headers["Authorization"] = login.basic
         self._authorization = ""
         got = self._send("POST" if form else "GET", realm, end, headers, form, (200,), _MOST_TOLD)
-        if got.status >= 500 or got.status in https.PASSING:
+        if got.status >= 500 or got.status in PASSING:
             raise AgainError(f"its token server answers {got.status}")
         if got.status != 200:
             raise DeniedError(f"its token server answers {got.status}{_explained(got.body)}")
@@ -269,7 +273,7 @@ class Session:
 
 def _bounded(response: requests.Response, end: float, limit: int) -> bytes:
     body = io.BytesIO()
-    for chunk in https.chunks(response, end):
+    for chunk in chunks(response, end):
         body.write(chunk)
         if body.tell() > limit:
             raise HttpError(f"sends more than {limit} bytes")

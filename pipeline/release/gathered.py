@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.builder.recipes.catalogue import Recipes
-    from pipeline.builder.recipes.recipe import Component, Package
+    from pipeline.builder.recipes.component import Component
+    from pipeline.builder.recipes.image import Package
     from pipeline.builder.sources.store import Store
 
     Contents = Iterator[tuple[str, bytes]]

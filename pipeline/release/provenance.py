@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pipeline.builder.recipes.recipe import Https
+from pipeline.builder.recipes.component import Https
 from pipeline.release import origin
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     )
 
     from pipeline.builder.recipes.catalogue import Recipes
-    from pipeline.builder.recipes.recipe import Component, Package
+    from pipeline.builder.recipes.component import Component
+    from pipeline.builder.recipes.image import Package
     from pipeline.image.manifest import Manifest
 
 STATEMENT = "https://in-toto.io/Statement/v1"

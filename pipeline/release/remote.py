@@ -17,8 +17,9 @@ from pipeline import files
 from pipeline.errors import NiftyError, UsageError, shown, some
 from pipeline.image import archive
 from pipeline.net import https
-from pipeline.net.https import Expected, HttpError, Transport
+from pipeline.net.https import Expected
 from pipeline.net.reference import is_loopback
+from pipeline.net.transport import HttpError, Transport
 from pipeline.progress import bar
 from pipeline.release import check, names
 from pipeline.trust import keyring, memory, sums, verify

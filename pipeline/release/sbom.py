@@ -35,13 +35,13 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from pipeline.builder.recipes.recipe import DebianBinary, Https
+from pipeline.builder.recipes.component import DebianBinary, Https
 from pipeline.release import identifiers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pipeline.builder.recipes import recipe
+    from pipeline.builder.recipes import component, image
     from pipeline.builder.recipes.catalogue import Recipes
     from pipeline.image.manifest import (
         ComponentRecord,
@@ -107,7 +107,7 @@ def _tools(components: Iterable[ComponentRecord]) -> Iterator[Component]:
         )
 
 
-def _component(record: ComponentRecord, known: recipe.Component | None) -> Component:
+def _component(record: ComponentRecord, known: component.Component | None) -> Component:
     source = known.source if known and known.source.sha256 == record.source_sha256 else None
     url = _url(known) if known and source else None
     qualifiers = {"checksum": f"sha256:{record.source_sha256}"}
@@ -138,7 +138,7 @@ def _component(record: ComponentRecord, known: recipe.Component | None) -> Compo
     )
 
 
-def _url(component: recipe.Component) -> str | None:
+def _url(component: component.Component) -> str | None:
     return next((place.url for place in component.location if isinstance(place, Https)), None)
 
 
@@ -162,13 +162,13 @@ def _include(record: ComponentRecord, item: IncludeRecord) -> Component:
     )
 
 
-def _packages(recipes: Recipes, image: str) -> Mapping[tuple[str, str], recipe.Package]:
+def _packages(recipes: Recipes, image: str) -> Mapping[tuple[str, str], image.Package]:
     """The packages that the recipe of *image* pins, by name and version."""
     known = recipes.images.get(image)
     return {(item.name, item.version): item for item in known.package} if known else {}
 
 
-def _dropin(record: DropinRecord, known: Mapping[tuple[str, str], recipe.Package]) -> Component:
+def _dropin(record: DropinRecord, known: Mapping[tuple[str, str], image.Package]) -> Component:
     """A program that was taken as it is, and the packages its files are of."""
     return Component(
         type=ComponentType.APPLICATION,
@@ -184,7 +184,7 @@ def _dropin(record: DropinRecord, known: Mapping[tuple[str, str], recipe.Package
     )
 
 
-def _package(record: DropinRecord, item: PackageRecord, known: recipe.Package | None) -> Component:
+def _package(record: DropinRecord, item: PackageRecord, known: image.Package | None) -> Component:
     """What is not of a pinned package is of the build host's, whose distribution is not told."""
     place = (
         next((at for at in known.location if isinstance(at, DebianBinary)), None) if known else None

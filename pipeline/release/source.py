@@ -13,7 +13,7 @@ import io
 from typing import TYPE_CHECKING
 
 from pipeline.builder.components import linked, toolchain
-from pipeline.builder.recipes.recipe import Https
+from pipeline.builder.recipes.component import Https
 from pipeline.image import archive
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
 from pipeline.release import gathered, origin
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pipeline.builder.recipes import recipe
     from pipeline.builder.recipes.catalogue import Recipes
+    from pipeline.builder.recipes.component import Component
+    from pipeline.builder.recipes.image import Package
     from pipeline.builder.sources.store import Store
     from pipeline.image.manifest import Manifest
 
@@ -74,7 +75,7 @@ def source(
     origin.check(manifest, recipes)
     components = [recipes.components[item.name] for item in manifest.components]
     image = recipes.images.get(manifest.name)
-    fetched: list[recipe.Component | recipe.Package] = [*components]
+    fetched: list[Component | Package] = [*components]
     fetched += image.package if image else ()
     top = f"{manifest.name}-source-{manifest.version}"
     zig = f"ziglang-{dict(toolchain.versions())['ziglang']}"
@@ -108,8 +109,8 @@ def _folders(entries: Iterable[Entry]) -> Iterator[Directory]:
 
 def _readme(
     manifest: Manifest,
-    components: Iterable[recipe.Component],
-    fetched: Iterable[recipe.Component | recipe.Package],
+    components: Iterable[Component],
+    fetched: Iterable[Component | Package],
     digests: Mapping[str, str],
     zig: str,
 ) -> str:
@@ -128,8 +129,8 @@ def _readme(
 
 
 def _table(
-    components: Iterable[recipe.Component],
-    fetched: Iterable[recipe.Component | recipe.Package],
+    components: Iterable[Component],
+    fetched: Iterable[Component | Package],
 ) -> str:
     """Buildroot's `legal-info` has such a one: a line for each part."""
     sink = io.StringIO()

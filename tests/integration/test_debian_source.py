@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.builder.recipes import catalogue
-from pipeline.builder.recipes.recipe import DebianBinary, DebianSource
+from pipeline.builder.recipes.component import DebianBinary, DebianSource
 from pipeline.builder.sources import debian, fetch, signature
 from pipeline.builder.sources.store import Store
 from pipeline.builder.upkeep import releases
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.builder.recipes.catalogue import Recipes
-    from pipeline.builder.recipes.recipe import Component
+    from pipeline.builder.recipes.component import Component
 
 pytestmark = [
     pytest.mark.integration,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import settings
-from pipeline.builder.recipes.recipe import Extract
+from pipeline.builder.recipes.component import Extract
 from pipeline.host import inside
 from pipeline.release import names
 from pipeline.settings import Settings, VariablesError

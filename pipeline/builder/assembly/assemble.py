@@ -10,7 +10,7 @@ from pipeline import elf
 from pipeline.builder.assembly import dropins, etc, notice
 from pipeline.builder.assembly.dropins import Tree
 from pipeline.builder.components import toolchain
-from pipeline.builder.recipes.recipe import Extract
+from pipeline.builder.recipes.component import Extract
 from pipeline.errors import ProblemsError
 from pipeline.image import inittab, manifest
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from pipeline.builder.components.results import Built
     from pipeline.builder.recipes.catalogue import Recipes
-    from pipeline.builder.recipes.recipe import Account, Component, Dropin, Image
+    from pipeline.builder.recipes.component import Component
+    from pipeline.builder.recipes.image import Account, Dropin, Image
 
 HOST_KEY = "etc/dropbear/dropbear_ed25519_host_key"
 MOUNT_POINTS = ("proc", "sys", "dev", "run")

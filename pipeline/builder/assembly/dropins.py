@@ -25,7 +25,7 @@ from pipeline.libraries import Kind, LibraryRoot, requirements
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from pipeline.builder.recipes.recipe import Dropin
+    from pipeline.builder.recipes.image import Dropin
     from pipeline.image.rootfs import Entry, Rootfs
     from pipeline.libraries import Closure, Link
 

@@ -10,7 +10,7 @@ from pipeline.image.rootfs import File, Symlink
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.builder.recipes.recipe import Account, Image
+    from pipeline.builder.recipes.image import Account, Image
     from pipeline.image.rootfs import Entry
 
 ZONEINFO = "usr/share/zoneinfo"

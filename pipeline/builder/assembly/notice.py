@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pipeline.builder.components.results import Built
-    from pipeline.builder.recipes.recipe import Component, Image, LicenceFile
+    from pipeline.builder.recipes.component import Component, LicenceFile
+    from pipeline.builder.recipes.image import Image
 
     Packages = tuple[manifest.PackageRecord, ...]
 

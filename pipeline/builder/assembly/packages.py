@@ -17,7 +17,7 @@ from pipeline.paths import beneath
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pipeline.builder.recipes.recipe import Dropin, Package
+    from pipeline.builder.recipes.image import Dropin, Package
 
 # A merged /usr, which the packages take for granted and none of them brings (hier(7) of Debian).
 _MERGED = {name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64", "lib32", "libx32")}

@@ -33,7 +33,7 @@ from pipeline.builder.components.job import CompileError, Job
 from pipeline.builder.components.results import Made
 from pipeline.builder.components.slots import Slots
 from pipeline.builder.recipes import kconfig
-from pipeline.builder.recipes.recipe import Autoconf, Component, Extract, Kbuild, Make
+from pipeline.builder.recipes.component import Autoconf, Component, Extract, Kbuild, Make
 from pipeline.builder.sources import unpack
 from pipeline.files import locked
 from pipeline.paths import beneath

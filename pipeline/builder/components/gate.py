@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import elf
 from pipeline.builder.components import linked
-from pipeline.builder.recipes.recipe import Component, Extract
+from pipeline.builder.recipes.component import Component, Extract
 from pipeline.elf import Linkage
 from pipeline.errors import ProblemsError
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.builder.components import licences, linked, patch
 from pipeline.builder.components.results import Made
 from pipeline.builder.recipes import kconfig
-from pipeline.builder.recipes.recipe import Autoconf, Component, Kbuild, Make
+from pipeline.builder.recipes.component import Autoconf, Component, Kbuild, Make
 from pipeline.builder.sources import unpack
 from pipeline.errors import NiftyError, ProblemsError
 from pipeline.paths import beneath

@@ -11,7 +11,7 @@ from pipeline.errors import ProblemsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipeline.builder.recipes.recipe import Component
+    from pipeline.builder.recipes.component import Component
 
 
 class LicenceError(ProblemsError):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pipeline.builder.recipes.recipe import Component
+    from pipeline.builder.recipes.component import Component
 
 _MEMBER = re.compile(r"(?P<archive>[^/]+)\.a\((?P<member>.+)\)")
 # BusyBox calls the archive of each of its folders so: they are the program itself

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pipeline.builder.recipes.recipe import Component
+    from pipeline.builder.recipes.component import Component
 
 # beside a finished binary: its sha256, the names it answers to, and a sha256 of these
 RECORD = "component.json"

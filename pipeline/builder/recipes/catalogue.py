@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from pipeline.builder.recipes.fields import SHA256
-from pipeline.builder.recipes.recipe import Autoconf, Component, Image, Kbuild, Make, Model
+from pipeline.builder.recipes.component import Autoconf, Component, Kbuild, Make
+from pipeline.builder.recipes.fields import SHA256, Model
+from pipeline.builder.recipes.image import Image
 from pipeline.errors import ProblemsError
 from pipeline.paths import beneath
 

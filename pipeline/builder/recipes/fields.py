@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.image import inittab, keyline
 from pipeline.paths import PathError, relative
@@ -101,3 +101,9 @@ Licence = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+() -]+$")]
 TimeZone = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*){0,2}$")
 ]
+
+
+class Model(BaseModel):
+    """Frozen, strict about types, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.builder.recipes.recipe import DebianBinary, DebianSource
+from pipeline.builder.recipes.component import DebianBinary, DebianSource
 from pipeline.errors import NiftyError, reason
 from pipeline.files import locked
 from pipeline.run import CLEAN_ENVIRONMENT, Completed, ProgramError, run

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.builder.recipes.recipe import Https
+from pipeline.builder.recipes.component import Https
 from pipeline.builder.sources import debian, signature
 from pipeline.builder.sources.store import MismatchError, mismatch
 from pipeline.errors import ProblemsError, counted
 from pipeline.net import https
-from pipeline.net.https import HttpError, Transport
+from pipeline.net.transport import HttpError, Transport
 from pipeline.progress import bar, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from pipeline.builder.recipes.recipe import Component, Location, Package, Source
+    from pipeline.builder.recipes.component import Component, Location, Source
+    from pipeline.builder.recipes.image import Package
     from pipeline.builder.sources.store import Draft, Store
 
     Fetched = Component | Package

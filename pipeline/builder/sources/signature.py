@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pysequoia import Cert
 
-    from pipeline.builder.recipes.recipe import Signature
+    from pipeline.builder.recipes.component import Signature
 
 
 class SignatureError(NiftyError):

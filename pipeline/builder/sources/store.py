@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from io import BufferedRandom, BufferedReader
     from pathlib import Path
 
-    from pipeline.builder.recipes.recipe import Source
+    from pipeline.builder.recipes.component import Source
 
 _DRAFT = ".draft-"
 _LOCK = ".lock"

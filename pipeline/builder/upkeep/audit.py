@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from pipeline.builder.recipes import kconfig
-from pipeline.builder.recipes.fields import Name, Version, Why
-from pipeline.builder.recipes.recipe import Autoconf, Kbuild, Model
+from pipeline.builder.recipes.component import Autoconf, Kbuild
+from pipeline.builder.recipes.fields import Model, Name, Version, Why
 from pipeline.builder.upkeep.releases import order
 from pipeline.errors import ProblemsError
 from pipeline.paths import beneath
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.builder.recipes.catalogue import Recipes
-    from pipeline.builder.recipes.recipe import Component
+    from pipeline.builder.recipes.component import Component
 
 TABLE = "cves.toml"
 

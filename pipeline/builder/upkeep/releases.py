@@ -6,17 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.builder.recipes.recipe import Https
+from pipeline.builder.recipes.component import Https
 from pipeline.builder.sources import debian
 from pipeline.errors import ProblemsError
 from pipeline.net import https
-from pipeline.net.https import HttpError, Transport
+from pipeline.net.transport import HttpError, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from pipeline.builder.recipes.recipe import Component, Releases
+    from pipeline.builder.recipes.component import Component, Releases
 
 # a directory listing is some kilobytes; more than this is something else
 _LARGEST_INDEX = 4 << 20

@@ -16,7 +16,7 @@ from pipeline.builder.assembly import assemble
 from pipeline.builder.components import compile as compiling
 from pipeline.builder.components.results import Built
 from pipeline.builder.recipes import catalogue
-from pipeline.builder.recipes.recipe import Image
+from pipeline.builder.recipes.image import Image
 from pipeline.image import archive
 from pipeline.paths import PROJECT
 

@@ -9,10 +9,10 @@ import pytest
 
 from pipeline.net import registry as protocol
 from pipeline.net import session
-from pipeline.net.https import Transport
 from pipeline.net.login import Login
 from pipeline.net.registry import Registry
 from pipeline.net.session import RegistryError
+from pipeline.net.transport import Transport
 from pipeline.release import oci, registry
 from tests.support.oci_image import oci_image
 from tests.support.registry import PASSWORD, USER, Fake, Fault, faking

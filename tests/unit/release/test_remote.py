@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.errors import NiftyError, UsageError
-from pipeline.net.https import Transport
+from pipeline.net.transport import Transport
 from pipeline.release import keys, names, remote
 from pipeline.release.remote import Client, Place, RemoteError
 from pipeline.trust import keyring, sums

@@ -15,7 +15,8 @@ from pipeline.builder.assembly.assemble import AssembleError
 from pipeline.builder.components import linked
 from pipeline.builder.components.results import Built
 from pipeline.builder.recipes.catalogue import Recipes
-from pipeline.builder.recipes.recipe import Component, Image
+from pipeline.builder.recipes.component import Component
+from pipeline.builder.recipes.image import Image
 from pipeline.image import archive, inittab, manifest
 from pipeline.image.rootfs import Directory, File, Rootfs, RootfsError, Symlink
 from pipeline.paths import PROJECT

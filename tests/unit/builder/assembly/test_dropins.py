@@ -12,7 +12,7 @@ from pipeline.builder.assembly import dropins, packages
 from pipeline.builder.assembly.dropins import DropinError, Taken
 from pipeline.builder.assembly.layer import Layer
 from pipeline.builder.assembly.owners import owners
-from pipeline.builder.recipes.recipe import Dropin, Package
+from pipeline.builder.recipes.image import Dropin, Package
 from pipeline.builder.sources.unpack import SourceError
 from pipeline.image.rootfs import Directory, File, Rootfs, Symlink
 from pipeline.libraries import LibraryRoot, closure

@@ -14,7 +14,7 @@ from pipeline.builder.components.licences import LicenceError
 from pipeline.builder.components.linked import LinkedError
 from pipeline.builder.components.slots import Slots
 from pipeline.builder.recipes import catalogue
-from pipeline.builder.recipes.recipe import LicenceFile
+from pipeline.builder.recipes.component import LicenceFile
 from pipeline.paths import PROJECT
 from pipeline.run import run
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from pipeline.builder.recipes.recipe import Account, Component, ExtraFile, Image, Model
+from pipeline.builder.recipes.component import Component
+from pipeline.builder.recipes.fields import Model
+from pipeline.builder.recipes.image import Account, ExtraFile, Image
 from pipeline.builder.upkeep import audit
 from pipeline.paths import PROJECT
 

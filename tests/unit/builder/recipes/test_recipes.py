@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.builder.recipes import catalogue
 from pipeline.builder.recipes.catalogue import RecipeError, Recipes
-from pipeline.builder.recipes.recipe import Autoconf, DebianBinary, Extract, Kbuild, Make
+from pipeline.builder.recipes.component import Autoconf, DebianBinary, Extract, Kbuild, Make
 from pipeline.paths import PROJECT
 from tests.support.host_image import KEY
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import pytest
 
-from pipeline.builder.recipes.recipe import (
+from pipeline.builder.recipes.component import (
     Budgets,
     Component,
     DebianSource,
@@ -23,7 +23,8 @@ from pipeline.builder.recipes.recipe import (
 from pipeline.builder.sources import debian, fetch
 from pipeline.builder.sources.store import Store
 from pipeline.net import https
-from pipeline.net.https import Expected, HttpError, Transport, download, exponential
+from pipeline.net.https import Expected, download
+from pipeline.net.transport import HttpError, Transport, exponential
 from pipeline.run import ProgramError
 from tests.support.webserver import (
     Site,

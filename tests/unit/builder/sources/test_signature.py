@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa as primitives
 from cryptography.hazmat.primitives.asymmetric import utils
 
-from pipeline.builder.recipes.recipe import Signature
+from pipeline.builder.recipes.component import Signature
 from pipeline.builder.sources.signature import SignatureError, verify
 
 if TYPE_CHECKING:

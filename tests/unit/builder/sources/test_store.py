@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.builder.recipes.recipe import Signature, Source
+from pipeline.builder.recipes.component import Signature, Source
 from pipeline.builder.sources.signature import SignatureError
 from pipeline.builder.sources.store import MismatchError, Store, StoreError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.builder.recipes.recipe import (
+from pipeline.builder.recipes.component import (
     Budgets,
     Component,
     Extract,
@@ -17,7 +17,7 @@ from pipeline.builder.recipes.recipe import (
     Source,
 )
 from pipeline.builder.upkeep import releases
-from pipeline.net.https import Transport
+from pipeline.net.transport import Transport
 from tests.support.webserver import Site, serving, status, whole
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.commands import deploy
 from pipeline.host.doctor import facts
+from pipeline.host.roots.differences import Kept
 from pipeline.host.roots.undeploy import Remove, UndeployError, plan_undeploy, undeploy
-from pipeline.host.roots.upgrade import Kept, Move, UpgradeError, plan_upgrade
+from pipeline.host.roots.upgrade import Move, UpgradeError, plan_upgrade
 from pipeline.host.state import records
 from pipeline.host.state.layout import Layout
 from pipeline.host.state.records import Known, Share, Users
