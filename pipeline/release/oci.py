@@ -357,11 +357,17 @@ def _annotations(manifest: Manifest) -> dict[str, str]:
     }
     own = {one.licence for one in manifest.components}
     linked = {part.licence for one in manifest.components for part in one.includes}
-    licences = sorted(own | linked)
-    if licences and not manifest.dropins:
-        told = [f"({one})" if " OR " in one else one for one in licences]
-        said[f"{_NAMES}licenses"] = " AND ".join(told)
+    if (own or linked) and not manifest.dropins:
+        terms = {term for licence in own | linked for term in _terms(licence)}
+        said[f"{_NAMES}licenses"] = " AND ".join(sorted(terms, key=lambda term: term.strip("(")))
     return said
+
+
+def _terms(licence: str) -> list[str]:
+    """What an SPDX expression joins by AND, so that none of it is told twice."""
+    if "(" in licence or " OR " in licence:
+        return [f"({licence})" if " OR " in licence else licence]
+    return licence.split(" AND ")
 
 
 def _created(manifest: Manifest) -> str:

@@ -108,6 +108,7 @@ def publish(
     PublishError, with the release before untouched.
     """
     with files.locked(folder.with_name(f".{folder.name}.lock"), mode=0o600):
+        _refuse_link(folder)
         _finish(folder)
         old = _old(folder)
         contents = _contents(new, old, folder, keep)
@@ -132,6 +133,16 @@ def publish(
         _swap(beside, folder)
         _remove(beside)
         return True
+
+
+def _refuse_link(folder: Path) -> None:
+    """Of a link, itself would be exchanged, and where it leads would stay as it was."""
+    if folder.is_symlink():
+        raise PublishError(
+            f"{folder} is a symbolic link:",
+            ["a release is exchanged whole, and where that leads would not be touched"],
+            hint=f"rm {folder}, publish, and copy it to where the link led",
+        )
 
 
 def _finish(folder: Path) -> None:

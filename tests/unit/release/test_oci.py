@@ -137,6 +137,8 @@ def test_licences_are_told_only_where_they_are_spdx() -> None:
     component: dict[str, Any] = {"name": "a", "licence": "MIT OR ISC", "includes": (linked,)}
     both = [component, {"name": "b", "licence": "GPL-2.0-only"}]
     assert _licences(both) == ("Apache-2.0 WITH LLVM-exception AND GPL-2.0-only AND (MIT OR ISC)")
+    twice = [{"name": "b", "licence": "MIT AND ISC"}, {"name": "c", "licence": "MIT"}]
+    assert _licences(twice) == "ISC AND MIT"
     assert _licences(both, dropins=make_dropin()) is None
 
 

@@ -153,6 +153,17 @@ def test_what_is_no_release_is_left_alone(tmp_path: Path) -> None:
     assert (folder / "mine").read_text() == "precious"
 
 
+def test_a_link_in_the_place_of_a_release_is_refused(release: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(release)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    before = contents(release)
+    for name in ("link", "nowhere"):
+        with pytest.raises(PublishError, match=r"is a symbolic link:\n.*\n?hint: rm"):
+            put(tmp_path / name, SECOND)
+        assert (tmp_path / name).is_symlink()
+    assert contents(release) == before
+
+
 # ----- killed
 
 
