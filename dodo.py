@@ -71,7 +71,7 @@ def task_checksums() -> Any:
 
 
 def task_key() -> Any:
-    """Make a key that signs releases (new=yes owner="N <n@x.org>" to=FOLDER), or show one (key=)"""
+    """Make, show or change a key that signs releases (new=yes owner=... to=... | renew | revoke)"""
     return made(always("key"), archives=True)
 
 

@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def read(path: str | Path, *, limit: int, at: int | None = None) -> bytes:
+def read(
+    path: str | Path,
+    *,
+    limit: int,
+    at: int | None = None,
+    look: Callable[[os.stat_result], None] | None = None,
+) -> bytes:
     """All of the regular file *path*, relative to the open directory *at*.
 
+    *look* is told of the open file before anything is read, and may raise: whatever has its name
+    by then, those facts are of what is read.
     Raises OSError: ELOOP for a link, EINVAL for what is no regular file, EFBIG beyond *limit*
     bytes; whoever may write there can neither lead us elsewhere nor keep us waiting.
     """
@@ -36,6 +44,8 @@ def read(path: str | Path, *, limit: int, at: int | None = None) -> bytes:
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        if look is not None:
+            look(facts)
         # a sparse one of terabytes is not read, nor is one that grows meanwhile
         content = b""
         if facts.st_size <= limit:

@@ -41,6 +41,7 @@ class Settings:
     disk: int | None = None  # bytes, 0 for none
     downgrade: bool = False
     dry: bool = False
+    extend: bool = False
     file: str = ""
     firewall: str = ""
     first: int = 1
@@ -66,6 +67,8 @@ class Settings:
     port: int | None = None
     prefix: Path = Path("/home")
     register: bool = False
+    renew: bool = False
+    revoke: str = ""
     rollback: bool = False
     rounds: int = 3
     runner: str = ""
@@ -163,6 +166,14 @@ def _owner(value: str) -> str:
     return value
 
 
+def _fingerprint(value: str) -> str:
+    """Of an OpenPGP key, as `gpg` and `doit key` show it."""
+    short = value.replace(" ", "").upper()
+    if not re.fullmatch(r"[0-9A-F]{40}", short, re.ASCII):
+        raise ValueError("the fingerprint of a key, 40 hex digits, as 'doit key keyring=' shows it")
+    return short
+
+
 def _command(value: str) -> str:
     if not value.strip() or "\0" in value:
         raise ValueError("what a shell is to run, such as 'ls -l'")
@@ -231,6 +242,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "disk": _size,
     "downgrade": _truth,
     "dry": _truth,
+    "extend": _truth,
     "file": _path,
     "firewall": _choice("nft", "firewalld"),
     "first": _whole(1, _MOST),
@@ -257,6 +269,8 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "port": _whole(1, 65535),
     "prefix": _directory,
     "register": _truth,
+    "renew": _truth,
+    "revoke": _fingerprint,
     "rollback": _truth,
     "rounds": _whole(1, 100),
     "runner": _choice("nspawn", "service"),

@@ -133,6 +133,9 @@ def _refuse_older(
     if settings.downgrade:
         return
     image = pulled.named.image if pulled.named else ""
+    if pulled.seen is not None:
+        path = memory.place(layout.trusted, pulled.place.base, image)
+        memory.check(memory.recall(path), pulled.seen, name=name)
     source = memory.place(layout.trusted, pulled.place.base, "")
     whole = memory.Seen(version="", signed=pulled.signed.created)
     memory.check(memory.recall(source), whole, name=name)
@@ -142,6 +145,3 @@ def _refuse_older(
             f"{name}: the image there was {before}, and is {image} now",
             hint="name the file, as image=…/NAME.tar.zst; or downgrade=yes",
         )
-    if pulled.seen is not None:
-        path = memory.place(layout.trusted, pulled.place.base, image)
-        memory.check(memory.recall(path), pulled.seen, name=name)

@@ -12,30 +12,34 @@ from typing import TYPE_CHECKING
 from pipeline import files, terminal
 from pipeline.commands.places import ARTIFACTS, ENDINGS, RELEASE
 from pipeline.commands.recipes import load
-from pipeline.errors import NiftyError, UsageError
+from pipeline.errors import NiftyError, UsageError, some
 from pipeline.image import archive, manifest
 from pipeline.progress import say
-from pipeline.release import keys
+from pipeline.release import keys, names
 from pipeline.release.publish import Built, items, publish
 from pipeline.settings import ARCHITECTURES
 from pipeline.trust import keyring, sums
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipeline.release.keys import Signing
     from pipeline.settings import Settings
+    from pipeline.trust.keyring import Keyring
 
 
 def run(settings: Settings) -> None:
     """Publish every architecture of the image that is built in the same version."""
     now = datetime.now(UTC)
-    signing = _signing(settings, now)
+    known = None if settings.unsigned else _keyring(settings)
+    signing = _signing(settings, known, now)
     several = [one for arch in ARCHITECTURES if (one := built(settings.image, arch))]
-    ring = b""
+    ring = text = b""
     if signing is not None:
-        ring = _ring(settings, signing)
+        ring = signing.certificate.binary if known is None else known.without_revoked
+        text = keys.armored(ring if known is None else known.binary)
         if warning := signing.warning(now):
             say(f"warning: {warning}")
-    text = keys.armored(ring) if ring else b""
     given = items(several, load())
     is_new = publish(
         RELEASE, given, signing, ring, keep=settings.keep, now=now, text=text, fresh=settings.fresh
@@ -50,7 +54,7 @@ def run(settings: Settings) -> None:
     terminal.lines(*(str(path) for path in sorted(RELEASE.iterdir())))
 
 
-def _signing(settings: Settings, now: datetime) -> Signing | None:
+def _signing(settings: Settings, known: Keyring | None, now: datetime) -> Signing | None:
     if settings.unsigned:
         if settings.key:
             raise UsageError("key= and unsigned=yes contradict each other")
@@ -62,23 +66,35 @@ def _signing(settings: Settings, now: datetime) -> Signing | None:
             hint=f"key=FILE or {keys.VARIABLE} in the environment; "
             "doit key new=yes makes one; unsigned=yes does without",
         )
-    return keys.load(*found, os.environ, now)
+    return keys.load(*found, os.environ, now, ring=known)
 
 
-def _ring(settings: Settings, signing: Signing) -> bytes:
-    """What is published as the keyring: keyring=, which must hold the key, or the key's own."""
+def _keyring(settings: Settings) -> Keyring | None:
+    """What is published as the keyring: keyring=, else what is published already; None: the key's.
+
+    Raises NiftyError for one that takes a revocation back.
+    """
+    path = RELEASE / names.ARMORED  # the other one is without what is revoked
+    there = keyring.load(path) if path.exists() else None
     if not settings.keyring:
-        return signing.certificate.binary
+        return there
     ring = keyring.load(Path(settings.keyring))
-    found = ring.find(signing.key.fingerprint)
-    if found is None:
+    if there is not None and (lost := [*_taken_back(there, ring)]):
         raise NiftyError(
-            f"{settings.keyring}: does not hold the signing key {signing.key.fingerprint}",
-            hint="nobody who has that keyring could verify what it signs: add its certificate",
+            f"{settings.keyring}: older than the keyring that is published: "
+            f"there {some(lost)} is revoked",
+            hint=f"begin with that: doit key … keyring={path}",
         )
-    if why := found[0].refusal(found[1], datetime.now(UTC)):
-        raise NiftyError(f"{settings.keyring}: {why}")
-    return ring.binary
+    return ring
+
+
+def _taken_back(old: Keyring, new: Keyring) -> Iterator[str]:
+    """Fingerprints of the keys that are revoked in *old* and not in *new*."""
+    for one in old.certificates:
+        for key in (one.primary, *one.subkeys):
+            found = new.find(key.fingerprint)
+            if key.is_revoked and found is not None and not found[1].is_revoked:
+                yield key.fingerprint
 
 
 def built(image: str, architecture: str) -> Built | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import NiftyError, reason
+from pipeline.release import openpgp
 from pipeline.trust import keyring, packets
 from pipeline.trust.packets import PacketError
 
@@ -23,12 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from pipeline.release.openpgp import Made
-    from pipeline.trust.keyring import Certificate, Key
+    from pipeline.release.openpgp import Secret
+    from pipeline.trust.keyring import Certificate, Key, Keyring
 
 VARIABLE, PASSWORD = "NIFTY_SIGNING_KEY", "NIFTY_SIGNING_PASSWORD"
 PRIMARY, SIGNING = "nifty-primary.pgp", "nifty-signing.pgp"
+SECRETS = (PRIMARY, SIGNING)
 WARNING_DAYS = 60
+_HINTS = {
+    errno.ENOENT: "doit key new=yes makes one",
+    errno.EACCES: "as the user whose file it is",
+    errno.EINVAL: "a file with the key is wanted, as doit key new=yes makes",
+}
 
 
 class SigningKeyError(NiftyError):
@@ -66,7 +74,7 @@ class Signing:
         end = self.certificate.expiry(self.key)
         if end is None or (left := (end - now).days) >= WARNING_DAYS:
             return None
-        return f"the signing key expires on {end:%Y-%m-%d}, in {left} days: doit key new=yes"
+        return f"the signing key expires on {end:%Y-%m-%d}, in {left} days: doit key renew=yes"
 
 
 def given(path: str, environment: Mapping[str, str]) -> tuple[str, bytes] | None:
@@ -91,21 +99,24 @@ def given(path: str, environment: Mapping[str, str]) -> tuple[str, bytes] | None
 
 
 def _read(path: Path) -> bytes:
+    def look(state: os.stat_result) -> None:
+        if stat.S_IMODE(state.st_mode) & 0o077:
+            raise SigningKeyError(
+                f"{path}: others may read it (mode {stat.S_IMODE(state.st_mode):04o})",
+                hint=f"chmod 600 {path}; if others could read it for long, revoke it: "
+                "doit key revoke=FINGERPRINT",
+            )
+        if state.st_uid not in (0, os.geteuid()):
+            raise SigningKeyError(
+                f"{path}: belongs to the user {state.st_uid}, neither to you nor to root",
+                hint=f"as that user, or a copy of your own: install -m 600 {path} COPY",
+            )
+
     try:
-        content = files.read(path.resolve(), limit=keyring.LIMIT)
-        state = path.stat()
+        return files.read(path.resolve(), limit=keyring.LIMIT, look=look)
     except OSError as error:
-        raise SigningKeyError(f"{path}: {error.strerror}") from error
-    if stat.S_IMODE(state.st_mode) & 0o077:
-        raise SigningKeyError(
-            f"{path}: others may read it (mode {stat.S_IMODE(state.st_mode):04o})",
-            hint=f"chmod 600 {path}; if others could read it for long, make a new one",
-        )
-    if state.st_uid not in (0, os.geteuid()):
-        raise SigningKeyError(
-            f"{path}: belongs to the user {state.st_uid}, neither to you nor to root"
-        )
-    return content
+        hint = _HINTS.get(error.errno or 0)
+        raise SigningKeyError(f"{path}: {error.strerror}", hint=hint) from error
 
 
 def public(where: str, secret: bytes) -> Certificate:
@@ -125,21 +136,85 @@ def public(where: str, secret: bytes) -> Certificate:
     return keyring.read(certificate, name=where).certificates[0]
 
 
-def load(where: str, secret: bytes, environment: Mapping[str, str], now: datetime) -> Signing:
-    """The key in *secret*, if it may sign at *now*. Raises SigningKeyError."""
-    certificate = public(where, secret)
-    refusals = {key: certificate.refusal(key, now) for key in certificate.signers}
+def load(
+    where: str,
+    secret: bytes,
+    environment: Mapping[str, str],
+    now: datetime,
+    *,
+    ring: Keyring | None = None,
+) -> Signing:
+    """The key in *secret*, if it may sign at *now*; how long that is, the published *ring* says.
+
+    Without one, the secret's own certificate does. Raises SigningKeyError.
+    """
+    own = public(where, secret)
+    certificate = own if ring is None else _published(where, own, ring)
+    here = {key.fingerprint for key in own.signers}
+    refusals = {
+        key: certificate.refusal(key, now) for key in certificate.signers if key.fingerprint in here
+    }
     good = [key for key, why in refusals.items() if why is None]
     if not good:
-        why = next(iter(refusals.values()), None) or f"{certificate.title} has no signing key"
-        raise SigningKeyError(f"{where}: {why}", hint="doit key new=yes makes one")
+        why = next(iter(refusals.values()), None) or f"{own.title} has no signing key"
+        hint = "doit key renew=yes key=PRIMARY makes another, extend=yes lets this one live longer"
+        if certificate.primary.is_revoked:
+            hint = "doit key new=yes makes one"
+        raise SigningKeyError(f"{where}: {why}", hint=hint)
+    key = max(good, key=lambda key: key.created)
     return Signing(
         where=where,
         certificate=certificate,
-        key=max(good, key=lambda key: key.created),
-        secret=secret,
+        key=key,
+        secret=openpgp.with_secrets(certificate.binary, _bodies(secret, key, certificate)),
         password=environment.get(PASSWORD, ""),
     )
+
+
+def _bodies(secret: bytes, key: Key, certificate: Certificate) -> list[bytes]:
+    """That of *key*'s packet in *secret*."""
+    (public,) = (
+        one.body
+        for one in packets.packets(certificate.binary)
+        if one.tag in (packets.PUBLIC_KEY, packets.PUBLIC_SUBKEY)
+        if keyring.fingerprint(one.body) == key.fingerprint
+    )
+    tags = (packets.SECRET_KEY, packets.SECRET_SUBKEY)
+    return [
+        one.body
+        for one in packets.packets(secret)
+        if one.tag in tags and one.body.startswith(public)
+    ]
+
+
+def _published(where: str, own: Certificate, ring: Keyring) -> Certificate:
+    """*own* as *ring* has it. Raises SigningKeyError if strangers would not know its keys."""
+    found = next((one for one in ring.certificates if one.fingerprint == own.fingerprint), None)
+    known = {key.fingerprint for key in found.signers} if found else set()
+    if found is None or not any(key.fingerprint in known for key in own.signers):
+        missing = own.title if found is None else f"the new signing key of {own.title}"
+        raise SigningKeyError(
+            f"{where}: {ring.name} does not hold {missing}",
+            hint="nobody who has that keyring could verify what it signs: "
+            "keyring=FILE publishes the one that was made with the key",
+        )
+    return found
+
+
+def primary(
+    where: str, secret: bytes, environment: Mapping[str, str]
+) -> tuple[Certificate, Secret]:
+    """The certificate of *secret* and its primary key, which changes it. Raises SigningKeyError."""
+    certificate = public(where, secret)
+    try:
+        body = packets.packets(secret)[0].body
+        return certificate, openpgp.secret(body, environment.get(PASSWORD, ""))
+    except PacketError as error:
+        raise SigningKeyError(
+            f"{where}: the primary key cannot be used: {error.message}",
+            hint=f"key= the file {PRIMARY}, {PASSWORD} in the environment if it has a password; "
+            "what GnuPG made, GnuPG renews: gpg --quick-add-key, --quick-set-expire",
+        ) from None
 
 
 def armored(certificate: bytes) -> bytes:
@@ -149,17 +224,11 @@ def armored(certificate: bytes) -> bytes:
     return armor(certificate, ArmorKind.PublicKey).encode()
 
 
-def write(folder: Path, made: Made, public_names: tuple[str, str]) -> tuple[Path, ...]:
-    """Put *made* into *folder*: primary and signing secret, keyring in binary and as text.
+def write(folder: Path, contents: Mapping[str, bytes]) -> tuple[Path, ...]:
+    """Put *contents*, by name, into *folder*; SECRETS are for their owner alone.
 
     No file is replaced. Raises SigningKeyError.
     """
-    contents = {
-        PRIMARY: (made.primary, 0o600),
-        SIGNING: (made.signing, 0o600),
-        public_names[0]: (made.certificate, 0o644),
-        public_names[1]: (armored(made.certificate), 0o644),
-    }
     there = [str(folder / name) for name in contents if (folder / name).exists()]
     if there:
         raise SigningKeyError(
@@ -168,7 +237,8 @@ def write(folder: Path, made: Made, public_names: tuple[str, str]) -> tuple[Path
     written = []
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, (content, mode) in contents.items():
+        for name, content in contents.items():
+            mode = 0o600 if name in SECRETS else 0o644
             files.write(folder / name, content, mode=mode, durable=True)
             written.append(folder / name)
         files.sync_folder(folder)
@@ -176,7 +246,8 @@ def write(folder: Path, made: Made, public_names: tuple[str, str]) -> tuple[Path
         for path in written:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise SigningKeyError(reason(error, folder)) from error
+            hint = "to=FOLDER, one that you may write to"
+            raise SigningKeyError(reason(error, folder), hint=hint) from error
         raise
     return tuple(written)
 

@@ -17,15 +17,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from pipeline.trust import packets
+from pipeline.trust.packets import PacketError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
 _EDDSA, _SHA256, _SHA512, _AES256 = 22, 8, 10, 9
 _ED25519 = bytes.fromhex("092b06010401da470f01")  # its OID, with the length before
 _CERTIFY, _SIGN = 0x01, 0x02
-_POSITIVE, _BINDING, _BACK = 0x13, 0x18, 0x19
+_POSITIVE, _BINDING, _BACK, _KEY_REVOKED, _SUBKEY_REVOKED = 0x13, 0x18, 0x19, 0x20, 0x28
+_PUBLIC_SIZE = 51  # bytes of such a key's public packet
+_ABSENT = b"\xff\0\x65\0GNU\1"
 _COUNT = 0xF0  # 25,165,824 bytes through the hash (RFC 4880 section 3.7.1.3)
 
 
@@ -63,7 +66,7 @@ class Secret:
         salt, start = os.urandom(8), os.urandom(16)
         head = bytes([254, _AES256, 3, _SHA256]) + salt + bytes([_COUNT]) + start
         check = hashlib.sha1(number).digest()  # noqa: S324 (RFC 4880 section 5.5.3)
-        return self.public + head + _cfb(_stretched(password, salt), start, number + check)
+        return self.public + head + _cfb(_stretched(password, salt, _COUNT), start, number + check)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,59 +82,126 @@ class Made:
     fingerprint: str
 
 
-def make(
-    user: str,
-    *,
-    now: datetime,
-    days: int,
-    signing_days: int,
-    password: str = "",
-    primary: Secret | None = None,
-) -> Made:
+def make(user: str, *, now: datetime, days: int, signing_days: int, password: str = "") -> Made:
     """A certificate of *user*, good for *days* from *now*, whose signing key is for *signing_days*.
 
-    With *primary* it is that key's certificate, made anew.
+    With a *password* both secrets are encrypted.
     """
     moment = int(now.timestamp())
-    top = primary or Secret(key=Ed25519PrivateKey.generate(), created=moment)
-    sub = Secret(key=Ed25519PrivateKey.generate(), created=moment)
-    name = user.encode()
-    end = moment - top.created + days * 86400
-    self_signed = _signature(
-        top,
-        _POSITIVE,
-        _hashed(top.public) + b"\xb4" + len(name).to_bytes(4) + name,
-        moment,
-        _subpacket(packets.KEY_EXPIRES, end.to_bytes(4))
-        + _subpacket(packets.FLAGS, bytes([_CERTIFY]))
-        + _subpacket(21, bytes([_SHA512, _SHA256]))  # preferred hashes
-        + _subpacket(30, b"\1"),  # features: a packet of encrypted data may prove its integrity
+    top, sub = generated(moment), generated(moment)
+    certificate = (
+        packet(packets.PUBLIC_KEY, top.public)
+        + packet(packets.USER, user.encode())
+        + certification(top, user.encode(), moment, end=moment + days * 86400)
+        + subkey(top, sub, moment, end=moment + signing_days * 86400)
     )
-    both = _hashed(top.public) + _hashed(sub.public)
-    back = _signature(sub, _BACK, both, moment, b"")
-    bound = _signature(
-        top,
-        _BINDING,
-        both,
-        moment,
-        _subpacket(packets.KEY_EXPIRES, (signing_days * 86400).to_bytes(4))
-        + _subpacket(packets.FLAGS, bytes([_SIGN]))
-        + _subpacket(32, back),  # the signing key agrees (section 5.2.3.26)
-    )
-    middle = packet(packets.USER, name) + packet(packets.SIGNATURE, self_signed)
-    last = packet(packets.SIGNATURE, bound)
-    secret_sub = packet(packets.SECRET_SUBKEY, sub.body(password))
-    # GnuPG's mark of a secret key that is elsewhere (its doc/DETAILS, "gnu-dummy")
-    absent = top.public + b"\xff\0\x65\0GNU\1"
+    bodies = top.body(password), sub.body(password)
     return Made(
-        primary=packet(packets.SECRET_KEY, top.body(password)) + middle + secret_sub + last,
-        signing=packet(packets.SECRET_KEY, absent) + middle + secret_sub + last,
-        certificate=packet(packets.PUBLIC_KEY, top.public)
-        + middle
-        + packet(packets.PUBLIC_SUBKEY, sub.public)
-        + last,
+        primary=with_secrets(certificate, bodies),
+        signing=with_secrets(certificate, bodies[1:]),
+        certificate=certificate,
         fingerprint=top.fingerprint.hex().upper(),
     )
+
+
+def generated(moment: int) -> Secret:
+    """A new key, made at *moment*, in seconds since 1970 as everywhere here."""
+    return Secret(key=Ed25519PrivateKey.generate(), created=moment)
+
+
+def with_secrets(certificate: bytes, secrets: Sequence[bytes]) -> bytes:
+    """*certificate* with *secrets*, the bodies of secret packets, in the places of its keys.
+
+    A primary key without one gets GnuPG's mark of a secret that is elsewhere (its doc/DETAILS,
+    "gnu-dummy"); subkeys without one are left out. Raises PacketError.
+    """
+    made, is_wanted = b"", True
+    for one in packets.packets(certificate):
+        is_primary = one.tag == packets.PUBLIC_KEY
+        if is_primary or one.tag == packets.PUBLIC_SUBKEY:
+            # a secret packet begins as the public one (RFC 4880 section 5.5.3)
+            body = next((secret for secret in secrets if secret.startswith(one.body)), b"")
+            is_wanted = is_primary or bool(body)
+            if is_wanted:
+                tag = packets.SECRET_KEY if is_primary else packets.SECRET_SUBKEY
+                made += packet(tag, body or one.body + _ABSENT)
+        elif is_wanted:
+            made += one.raw
+    return made
+
+
+def certification(
+    top: Secret, user: bytes, moment: int, *, end: int | None, may_sign: bool = False
+) -> bytes:
+    """The packet that says that *top* is *user*'s, until *end* or without one."""
+    signed = _hashed(top.public) + b"\xb4" + len(user).to_bytes(4) + user
+    more = (
+        _until(top.created, end)
+        + _subpacket(packets.FLAGS, bytes([_CERTIFY | (_SIGN if may_sign else 0)]))
+        + _subpacket(21, bytes([_SHA512, _SHA256]))  # preferred hashes
+        + _subpacket(30, b"\1")  # features: a packet of encrypted data may prove its integrity
+    )
+    return packet(packets.SIGNATURE, _signature(top, _POSITIVE, signed, moment, more))
+
+
+def subkey(top: Secret, sub: Secret, moment: int, *, end: int | None) -> bytes:
+    """*sub* as a signing subkey of *top*'s until *end*: its packet, and the one that binds it."""
+    both = _hashed(top.public) + _hashed(sub.public)
+    back = _signature(sub, _BACK, both, moment, b"")
+    bound = binding(top, sub.public, back, moment, end=end)
+    return packet(packets.PUBLIC_SUBKEY, sub.public) + bound
+
+
+def binding(top: Secret, public: bytes, back: bytes, moment: int, *, end: int | None) -> bytes:
+    """The packet that binds the signing subkey *public*, a body, to *top*.
+
+    *back* is the subkey's signature that it agrees (RFC 4880 section 5.2.3.26).
+    """
+    both = _hashed(top.public) + _hashed(public)
+    more = (
+        _until(int.from_bytes(public[1:5]), end)
+        + _subpacket(packets.FLAGS, bytes([_SIGN]))
+        + _subpacket(packets.EMBEDDED, back)
+    )
+    return packet(packets.SIGNATURE, _signature(top, _BINDING, both, moment, more))
+
+
+def revocation(top: Secret, public: bytes, moment: int) -> bytes:
+    """The packet that revokes *public*, the body of *top* itself or of a subkey of it.
+
+    Its reason is that others may have the secret (section 5.2.3.23): what the key has ever signed
+    counts no more, since whoever has it can write any date.
+    """
+    own = public == top.public
+    signed = _hashed(top.public) + (b"" if own else _hashed(public))
+    kind = _KEY_REVOKED if own else _SUBKEY_REVOKED
+    return packet(packets.SIGNATURE, _signature(top, kind, signed, moment, _subpacket(29, b"\2")))
+
+
+def secret(body: bytes, password: str) -> Secret:
+    """The key in *body* of a secret packet that was made here. Raises PacketError."""
+    head, rest = body[:_PUBLIC_SIZE], body[_PUBLIC_SIZE:]
+    if head[:1] != b"\4" or head[5:16] != bytes([_EDDSA]) + _ED25519 or not rest:
+        raise PacketError("no secret ed25519 key of version 4")
+    if body.endswith(_ABSENT):
+        raise PacketError("its secret is elsewhere")
+    if rest[0] == 0:
+        number = rest[1:-2]
+    elif rest[:4] == bytes([254, _AES256, 3, _SHA256]) and len(rest) > 29:
+        plain = _cfb_opened(_stretched(password, rest[4:12], rest[12]), rest[13:29], rest[29:])
+        number, check = plain[:-20], plain[-20:]
+        if hashlib.sha1(number).digest() != check:  # noqa: S324 (section 5.5.3)
+            raise PacketError("another password than the one it is encrypted with, or none")
+    else:
+        raise PacketError("encrypted in another way than this program does")
+    raw = number[2:].rjust(32, b"\0")
+    if len(raw) != 32:
+        raise PacketError("damaged")
+    created = int.from_bytes(head[1:5])
+    found = Secret(key=Ed25519PrivateKey.from_private_bytes(raw), created=created)
+    if found.public != head:
+        raise PacketError("damaged")
+    return found
 
 
 def packet(tag: int, body: bytes) -> bytes:
@@ -169,26 +239,37 @@ def _signature(by: Secret, kind: int, signed: bytes, moment: int, more: bytes) -
     )
 
 
-def _stretched(password: str, salt: bytes) -> bytes:
+def _until(created: int, end: int | None) -> bytes:
+    return b"" if end is None else _subpacket(packets.KEY_EXPIRES, (end - created).to_bytes(4))
+
+
+def _stretched(password: str, salt: bytes, coded: int) -> bytes:
     """32 bytes of key (section 3.7.1.3, with SHA-256)."""
-    count = (16 + (_COUNT & 15)) << ((_COUNT >> 4) + 6)
+    count = (16 + (coded & 15)) << ((coded >> 4) + 6)
     one = salt + password.encode()
     whole, rest = divmod(count, len(one))
     return hashlib.sha256(one * whole + one[:rest]).digest()
 
 
+def _blocks(key: bytes) -> Callable[[bytes], bytes]:
+    mode = modes.ECB()  # noqa: S305 (the block alone: what follows makes CFB of it)
+    return Cipher(algorithms.AES256(key), mode).encryptor().update
+
+
 def _cfb(key: bytes, start: bytes, plain: bytes) -> bytes:
-    encrypt: Callable[[bytes], bytes] = (
-        Cipher(
-            algorithms.AES256(key),
-            modes.ECB(),  # noqa: S305 (the block alone: what follows makes CFB of it)
-        )
-        .encryptor()
-        .update
-    )
-    last, made = start, b""
+    encrypt, last, made = _blocks(key), start, b""
     for at in range(0, len(plain), 16):
-        part = plain[at : at + 16]
-        last = bytes(a ^ b for a, b in zip(part, encrypt(last), strict=False))
+        last = _xored(plain[at : at + 16], encrypt(last))
         made += last
     return made
+
+
+def _cfb_opened(key: bytes, start: bytes, made: bytes) -> bytes:
+    encrypt, plain = _blocks(key), b""
+    for at in range(0, len(made), 16):
+        plain += _xored(made[at : at + 16], encrypt(made[at - 16 : at] if at else start))
+    return plain
+
+
+def _xored(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=False))

@@ -112,6 +112,15 @@ class Keyring:
         """All of them as gpgv and systemd-pull read them."""
         return b"".join(certificate.binary for certificate in self.certificates)
 
+    @property
+    def without_revoked(self) -> bytes:
+        """As `binary`, without what is revoked: gpgv and systemd-pull heed no revocation.
+
+        gpgv 2.2 says REVKEYSIG, "Good signature", and returns 0.
+        """
+        kept = (one for one in self.certificates if not one.primary.is_revoked)
+        return b"".join(map(_without_revoked, kept))
+
     def find(self, issuer: str) -> tuple[Certificate, Key] | None:
         """Whose key *issuer* is, a fingerprint or key id in upper-case hex digits."""
         for certificate in self.certificates:
@@ -146,6 +155,16 @@ def read(content: bytes, *, name: str) -> Keyring:
             hint="'gpg --export FINGERPRINT' exports the certificate alone",
         )
     return Keyring(name=name, certificates=certificates)
+
+
+def _without_revoked(certificate: Certificate) -> bytes:
+    revoked = {key.fingerprint for key in certificate.subkeys if key.is_revoked}
+    made, is_kept = b"", True
+    for one in packets.packets(certificate.binary):
+        if one.tag == packets.PUBLIC_SUBKEY:
+            is_kept = fingerprint(one.body) not in revoked
+        made += one.raw if is_kept else b""
+    return made
 
 
 def _split(found: Iterable[Packet]) -> list[list[Packet]]:
@@ -188,15 +207,18 @@ def _certificate(group: Iterable[Packet]) -> Certificate:
     )
 
 
+def fingerprint(body: bytes) -> str:
+    """That of the key whose public packet has *body*: 40 upper-case hex digits."""
+    hashed = b"\x99" + len(body).to_bytes(2) + body
+    return hashlib.sha1(hashed).hexdigest().upper()  # noqa: S324 (RFC 4880 section 12.2 says so)
+
+
 def _key(body: bytes) -> Key:
     if body[:1] != b"\4" or len(body) < 6:
         raise PacketError(f"a key of version {body[0] if body else '?'}, only 4 is read")
-    fingerprint = hashlib.sha1(  # noqa: S324 (RFC 4880 section 12.2 says so)
-        b"\x99" + len(body).to_bytes(2) + body
-    )
-    return Key(
-        fingerprint=fingerprint.hexdigest().upper(), created=_moment(int.from_bytes(body[1:5]))
-    )
+    if len(body) > 0xFFFF:  # its length is hashed in two octets
+        raise PacketError(f"a key of {len(body)} bytes")
+    return Key(fingerprint=fingerprint(body), created=_moment(int.from_bytes(body[1:5])))
 
 
 def _settled(key: Key, said: list[Statement], primary: Key, kinds: tuple[int, ...]) -> Key:
@@ -206,7 +228,8 @@ def _settled(key: Key, said: list[Statement], primary: Key, kinds: tuple[int, ..
     bindings = [one for one in own if one.kind in kinds]
     if not bindings:
         return replace(key, is_revoked=revoked)
-    last = max(bindings, key=lambda one: one.created)
+    # of one second, what stands last: it was added to the others
+    last = max(reversed(bindings), key=lambda one: one.created)
     flags = next((one.flags for one in bindings if one.flags), 0) if not last.flags else last.flags
     end = int(key.created.timestamp()) + last.lifetime if last.lifetime else None
     return replace(

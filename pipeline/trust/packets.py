@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SIGNATURE, SECRET_KEY, PUBLIC_KEY, SECRET_SUBKEY, USER, PUBLIC_SUBKEY = 2, 5, 6, 7, 13, 14
 
 # Subpackets of a signature (section 5.2.3.1; RFC 9580 section 5.2.3.35 for the fingerprint).
-CREATED, KEY_EXPIRES, ISSUER, FLAGS, FINGERPRINT = 2, 9, 16, 27, 33
+CREATED, KEY_EXPIRES, ISSUER, FLAGS, EMBEDDED, FINGERPRINT = 2, 9, 16, 27, 32, 33
 
 _MOST = 10_000
 
@@ -133,7 +133,7 @@ class Statement:
     """What a version 4 signature packet says of itself; times in seconds since 1970.
 
     *kind* is its type (section 5.2.1), *issuer* the fingerprint or, of older ones, the key id of
-    who made it, in upper-case hex digits.
+    who made it, in upper-case hex digits, *embedded* the body of a signature within (5.2.3.26).
     """
 
     kind: int
@@ -141,6 +141,7 @@ class Statement:
     lifetime: int = 0
     flags: int = 0
     issuer: str = ""
+    embedded: bytes = b""
 
 
 def statement(body: bytes) -> Statement:
@@ -161,6 +162,7 @@ def statement(body: bytes) -> Statement:
         lifetime=_four_octets(certain.get(KEY_EXPIRES)),
         flags=certain.get(FLAGS, b"\0")[:1][0] if certain.get(FLAGS) else 0,
         issuer=issuer.hex().upper(),
+        embedded=found.get(EMBEDDED, b""),
     )
 
 

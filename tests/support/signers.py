@@ -12,6 +12,7 @@ import pysequoia
 import pytest
 
 from pipeline.release import openpgp
+from pipeline.trust import packets
 
 if TYPE_CHECKING:
     from pipeline.release.openpgp import Made
@@ -71,3 +72,9 @@ def expiring(seconds: int) -> Signer:
     """A key that is good for *seconds* from now on."""
     begin = datetime.now(UTC) - timedelta(days=1) + timedelta(seconds=seconds)
     return Signer(openpgp.make("Late <late@example.org>", now=begin, days=9, signing_days=1))
+
+
+def signed_at(key: openpgp.Secret, content: bytes, moment: datetime) -> bytes:
+    """A detached signature of *key* over *content*, made at *moment*."""
+    body = openpgp._signature(key, 0, content, int(moment.timestamp()), b"")
+    return openpgp.packet(packets.SIGNATURE, body)

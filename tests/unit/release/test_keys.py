@@ -129,7 +129,7 @@ def test_an_expired_key_signs_nothing_and_a_late_one_warns() -> None:
     warning = load(337).warning(signers.NOW + timedelta(days=337))
     assert warning is not None
     assert "in 59 days" in warning
-    with pytest.raises(SigningKeyError, match=r"expired on .*\nhint: doit key new=yes"):
+    with pytest.raises(SigningKeyError, match=r"expired on .*\nhint: doit key renew=yes"):
         load(396)
 
 
