@@ -16,6 +16,7 @@ from pipeline.commands.tables import print_table
 from pipeline.errors import NiftyError, UsageError, counted, ends
 from pipeline.host.backup import save as saving
 from pipeline.host.doctor import examination
+from pipeline.program import to_type
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 def run(settings: Settings) -> Known:
     """Write the instances meant into one file."""
     if not (settings.to or settings.dry):
-        raise UsageError("where to?", hint="doit backup to=FILE, or to=- for a pipe")
+        raise UsageError("where to?", hint=to_type("backup to=FILE, or to=- for a pipe"))
     as_root("backup")
     layout = layout_of(settings)
     known = known_there(settings)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.commands.places import layout_of
 from pipeline.errors import NiftyError, ProblemsError, UsageError, ends, in_lines
 from pipeline.host.state import records
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -39,7 +40,7 @@ def select(
     UnknownError naming each that does not exist, NoneError if there are none.
     """
     if not instances and not damaged:
-        raise NoneError("no instances here", hint="doit deploy count=10 start=yes")
+        raise NoneError("no instances here", hint=to_type("deploy count=10 start=yes"))
     if names:
         known = {instance.name: instance for instance in instances}
         known |= {instance.suffix: instance for instance in instances}
@@ -72,7 +73,7 @@ def _found(wanted: Mapping[str, None], known: Mapping[str, Instance]) -> tuple[I
         raise UnknownError(
             f"{len(unknown)} of these instances {'does' if len(unknown) == 1 else 'do'} not exist:",
             in_lines(unknown),
-            hint="doit status lists those that do",
+            hint=to_type("status lists those that do"),
         )
     return tuple({known[name].name: known[name] for name in wanted}.values())
 

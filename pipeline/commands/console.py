@@ -11,6 +11,7 @@ from pipeline.commands.ready import as_root
 from pipeline.errors import UsageError
 from pipeline.host import console as attaching
 from pipeline.host.units import systemd
+from pipeline.program import to_type
 from pipeline.progress import say
 from pipeline.run import replace
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def run(settings: Settings) -> None:
     """Boot a stopped instance on this terminal, or be a root shell in a running one."""
     if settings.name is None:
-        raise UsageError("which one?", hint="doit console name=7")
+        raise UsageError("which one?", hint=to_type("console name=7"))
     as_root("console")
     systemd.require()
     (chosen,) = selected(settings, known_there(settings))

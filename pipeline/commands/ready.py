@@ -14,6 +14,7 @@ from pipeline.host import wanted
 from pipeline.host.doctor import examination, heal
 from pipeline.host.doctor.rows import Stage
 from pipeline.host.state.records import Instance, Runner, Share, Users
+from pipeline.program import to_type, to_type_as_root
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def as_root(what: str) -> None:
     if os.geteuid() != 0:
         raise NiftyError(
             f"{what} needs root: it writes below the prefix and tells systemd",
-            hint=f"sudo .venv/bin/doit {what} …",
+            hint=to_type_as_root(f"{what} …"),
         )
 
 
@@ -43,7 +44,7 @@ def wanted_of(settings: Settings) -> Wanted:
         targets = wanted.named(settings.names, port=settings.port)
     else:
         if settings.count is None:
-            raise UsageError("how many?", hint="doit deploy count=10, or name=slick port=2100")
+            raise UsageError("how many?", hint=to_type("deploy count=10, or name=slick port=2100"))
         targets = wanted.numbered(settings.count, first=settings.first, port=settings.port)
     keys = Path(settings.authorized_keys) if settings.authorized_keys else None
     return wanted.Wanted(

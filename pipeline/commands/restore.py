@@ -18,6 +18,7 @@ from pipeline.host.doctor.rows import Stage
 from pipeline.host.state.layout import check_link
 from pipeline.host.state.records import Instance, Known, Runner
 from pipeline.host.units import control, sync
+from pipeline.program import to_type
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 def run(settings: Settings) -> Known:
     """Make the instances in a file, and start them if asked to."""
     if not settings.source:
-        raise UsageError("from what?", hint="doit restore from=FILE, as 'doit backup' made it")
+        raise UsageError("from what?", hint=to_type("restore from=FILE, which backup made"))
     if not settings.dry:
         as_root("restore")
     layout = layout_of(settings)
@@ -77,7 +78,7 @@ def _listed(settings: Settings, listed: Sequence[Instance]) -> tuple[Instance, .
             f"{settings.source}: {error.summary}",
             error.problems,
             hint=f"in it are {ends([one.name for one in listed])}: "
-            f"doit restore from={settings.source} dry=yes",
+            f"{to_type(f'restore from={settings.source} dry=yes')}",
         ) from None
 
 

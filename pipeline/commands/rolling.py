@@ -20,6 +20,7 @@ from pipeline.host.units.control import FleetError
 from pipeline.host.units.runners import RUNNERS
 from pipeline.host.units.unit_files import launch_of, unit_of
 from pipeline.host.wanted import meaning
+from pipeline.program import to_type
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _change_batch(layout: Layout, part: Sequence[Instance], runner: records.Runn
         part,
         change,
         told=f"stopped: of {len(part)} instances not all came back with runner={runner}:",
-        hint=lambda: f"'doit upgrade runner={part[0].runner} {meaning(part)}' goes back",
+        hint=lambda: f"'{to_type(f'upgrade runner={part[0].runner} {meaning(part)}')}' goes back",
     )
 
 
@@ -298,7 +299,9 @@ def _upgrade_batch(
         change,
         told=f"upgrade stopped after {counted(len(before))}, "
         f"the next {len(part)} did not all come back:",
-        hint=lambda: f"'doit upgrade rollback=yes {meaning(moved)}' brings the previous image back",
+        hint=lambda: (
+            f"'{to_type(f'upgrade rollback=yes {meaning(moved)}')}' brings the previous image back"
+        ),
     )
 
 

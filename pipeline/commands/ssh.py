@@ -8,6 +8,7 @@ from pipeline import terminal
 from pipeline.commands.choose import known_there, selected
 from pipeline.errors import UsageError
 from pipeline.host.state.layout import Layout
+from pipeline.program import to_type
 from pipeline.run import replace
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def run(settings: Settings) -> None:
     """Become ssh, in one instance."""
     if settings.name is None:
-        raise UsageError("which one?", hint="doit ssh name=7")
+        raise UsageError("which one?", hint=to_type("ssh name=7"))
     (chosen,) = selected(settings, known_there(settings))
     terminal.flush()
     replace(words(chosen, settings.prefix))

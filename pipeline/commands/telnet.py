@@ -13,6 +13,7 @@ from pipeline.host import telnet as serving
 from pipeline.host.roots import images
 from pipeline.host.state import layout
 from pipeline.host.units import systemd
+from pipeline.program import to_type
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def run(settings: Settings) -> None:
     """Have telnet listen in one of three ways, or in none."""
     if not settings.mode:
-        raise UsageError("which way?", hint="doit telnet mode=socket (or inetd, forking, off)")
+        raise UsageError("which way?", hint=to_type("telnet mode=socket (or inetd, forking, off)"))
     where = layout_of(settings)
     if settings.mode == "off":
         as_root("telnet")

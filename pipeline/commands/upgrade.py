@@ -18,6 +18,7 @@ from pipeline.host.state import owed
 from pipeline.host.state.layout import check_link
 from pipeline.host.state.records import Runner
 from pipeline.host.units import sync, systemd
+from pipeline.program import to_type
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -
         raise ProblemsError(
             f"{some_of(done.stay)} cannot be moved:",
             done.lost,
-            hint="doit upgrade with image= and the same archive brings such an image back",
+            hint=to_type("upgrade with image= and the same archive brings such an image back"),
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.commands.tables import print_json, print_table
 from pipeline.errors import NiftyError, UsageError
+from pipeline.program import to_type
 from pipeline.release import check, remote
 from pipeline.settings import is_url
 from pipeline.trust import keyring
@@ -23,7 +24,7 @@ def run(settings: Settings) -> None:
     """Print every check of the release in from=; raise NiftyError if one fails."""
     if not settings.source:
         raise UsageError(
-            "verify what?", hint="doit verify from=FOLDER keyring=FILE, or from=https://…"
+            "verify what?", hint=to_type("verify from=FOLDER keyring=FILE, or from=https://…")
         )
     if not settings.keyring:
         raise UsageError(

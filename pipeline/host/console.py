@@ -22,6 +22,7 @@ from pipeline.host.units.nspawn import Nspawn
 from pipeline.host.units.runner import SLICE
 from pipeline.host.units.unit_files import group_of
 from pipeline.image import inittab
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from pipeline.host.state.layout import Layout
@@ -45,12 +46,12 @@ def check(instance: Instance, layout: Layout, command: str | None = None) -> boo
         return True
     if command is not None:
         raise ConsoleError(
-            f"{instance.name} does not run", hint=f"doit start name={instance.suffix}"
+            f"{instance.name} does not run", hint=to_type(f"start name={instance.suffix}")
         )
     if not has_getty(instance, layout):
         raise ConsoleError(
             f"{instance.name} does not run, and its console asks nobody to log in",
-            hint=f"doit start name={instance.suffix}, then this again for a root shell; "
+            hint=f"{to_type(f'start name={instance.suffix}')}, then this again for a root shell; "
             "or console = true in the recipe of its image",
         )
     return False
@@ -128,4 +129,4 @@ def init(instance: Instance) -> int:
             inside = next(line for line in lines if line.startswith("NSpid:")).split()[-1]
             if inside == "1" and Path(f"/proc/{pid}/ns/pid").readlink() != ours:
                 return pid
-    raise ConsoleError(f"{instance.name}: no init runs there", hint="doit status")
+    raise ConsoleError(f"{instance.name}: no init runs there", hint=to_type("status"))

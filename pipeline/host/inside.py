@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pipeline import files
 from pipeline.errors import NiftyError
 from pipeline.host.units.cgroup import CGROUPS
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,7 +104,8 @@ def confinement(pid: int) -> Confinement:
     except OSError as error:
         raise InsideError(
             f"process {pid} cannot be looked at: {error.strerror}",
-            hint="a shell there would be less confined than the instance; doit ssh is as confined",
+            hint="a shell there would be less confined than the instance; "
+            f"{to_type('ssh')} is as confined",
         ) from error
 
 
@@ -128,7 +130,7 @@ def program(path: Path) -> int:
         # linux/fcntl.h, F_ADD_SEALS: F_SEAL_SEAL, _SHRINK, _GROW and _WRITE
         _checked(_libc.fcntl(copy, 1033, 15), "F_ADD_SEALS")
     except OSError as error:
-        raise InsideError(f"{path}: {error.strerror}", hint="doit doctor") from error
+        raise InsideError(f"{path}: {error.strerror}", hint=to_type("doctor")) from error
     return copy
 
 

@@ -118,7 +118,7 @@ def _opened(path: Path, limits: Limits) -> BinaryIO:
     if not stat.S_ISREG(state.st_mode):
         file.close()
         kind = "a directory" if stat.S_ISDIR(state.st_mode) else "not a regular file"
-        raise _RefusedError(kind, hint="give the .tar.zst or .tar.xz that 'doit build' made")
+        raise _RefusedError(kind, hint="give the .tar.zst or .tar.xz that a build made")
     if state.st_size > limits.max_bytes:
         file.close()
         raise _RefusedError(f"{state.st_size} bytes, at most {limits.max_bytes} are read")
@@ -131,7 +131,7 @@ def _known(packed: BinaryIO) -> Iterator[bytes]:
     if not (is_compressed(start) or start[257:262] == MAGIC):
         raise _RefusedError(
             "not an image archive (no zstd, xz, gzip, bzip2 or tar magic)",
-            hint="give the .tar.zst or .tar.xz that 'doit build' made",
+            hint="give the .tar.zst or .tar.xz that a build made",
         )
     return pieces(packed)
 

@@ -257,7 +257,7 @@ def read(rootfs: Rootfs, *, name: str) -> Manifest:
     entry = rootfs.find(PATH)
     if not isinstance(entry, File):
         raise ManifestError(
-            f"{name}: no manifest at /{PATH}", hint="only images that 'doit build' made have one"
+            f"{name}: no manifest at /{PATH}", hint="only images that nifty built have one"
         )
     try:
         manifest = Manifest.model_validate_json(entry.content)

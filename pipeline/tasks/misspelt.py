@@ -16,6 +16,7 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import InvalidCommand
 
 from pipeline.errors import reason
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,10 +48,10 @@ def answer(name: str, known: Iterable[str]) -> str:
     known = tuple(known)
     base, _, part = name.partition(":")
     if part and base in known:
-        return f"{base} has no part {part!r}\nhint: doit list --all {base}"
+        return f"{base} has no part {part!r}\nhint: {to_type(f'list --all {base}')}"
     close = difflib.get_close_matches(name, known, n=1)
     tip = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{name!r} is no task{tip}\nhint: doit list"
+    return f"{name!r} is no task{tip}\nhint: {to_type('list')}"
 
 
 def _refusing(execute: Callable[..., Any]) -> Callable[..., Any]:

@@ -422,7 +422,7 @@ def test_host_without_instances_has_an_empty_list(fleet: User) -> None:
 def test_unknown_name_does_not_reach_the_hosts_own_server(fleet: User) -> None:
     told = fleet.ssh("niftyunknown", "hostname", check=False)
     assert (told.returncode, told.stdout) == (255, "")
-    assert "there is no such instance: doit status lists those there are" in told.stderr
+    assert "there is no such instance: status lists those there are" in told.stderr
 
 
 def test_user_without_the_fleets_key_is_told_so(fleet: User) -> None:

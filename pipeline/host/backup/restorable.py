@@ -18,6 +18,7 @@ from pipeline.host.state.records import Users
 from pipeline.host.units import unit_files
 from pipeline.host.units.runner import Launch
 from pipeline.host.units.runners import RUNNERS
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -136,7 +137,7 @@ def _decided(case: _Case, stage: Stage | None) -> Todo:
         raise RefusedError(
             f"nothing was restored below {case.layout.prefix}:",
             case.problems,
-            hint="names= restores some of a backup; 'doit restore ... dry=yes' shows what would be",
+            hint="names= restores some of a backup; dry=yes shows what would be",
         )
     live = [one.name for one in placed.make if one.name in case.scanned.listed.live]
     if live:
@@ -165,8 +166,8 @@ def _apart(case: _Case) -> tuple[list[Instance], list[Instance]]:
         has_root = one.name in case.known.roots
         if one.suffix in case.known.damaged:
             case.problems.append(
-                f"{one.name}: its state here is damaged; doit undeploy "
-                f"names={one.suffix or one.name} removes both"
+                f"{one.name}: its state here is damaged; "
+                f"{to_type(f'undeploy names={one.suffix or one.name}')} removes both"
             )
         elif old is None:
             make.append(one)

@@ -13,6 +13,7 @@ from pipeline.host.state import clients, records
 from pipeline.host.state import layout as layouts
 from pipeline.host.state.layout import locked, prepare
 from pipeline.host.units import control, sync
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +34,7 @@ def rows(layout: Layout, known: Known) -> Iterator[Row]:
             f"{len(known.damaged)} damaged",
             "nobody can start or change these instances",
             [one.why for one in known.damaged],
-            way_out="doit undeploy names=… gives up those that fix=yes cannot mend",
+            way_out=to_type("undeploy names=… gives up those that fix=yes cannot mend"),
             fixable=any(one.is_ours for one in known.damaged),
         )
     for digest in _used(known.instances):
@@ -137,7 +138,7 @@ def _heal_states(layout: Layout, known: Known) -> Iterator[str]:
         stay = rooted.keys() - {one.suffix for one in made}
         if stay:
             names = ",".join(suffix or "nifty" for suffix in sorted(stay, key=records.order))
-            yield f"doit undeploy names={names} gives up what cannot be mended"
+            yield to_type(f"undeploy names={names} gives up what cannot be mended")
     for one in ours:
         if one.suffix not in rooted:
             records.remove(layout, one.suffix)

@@ -21,6 +21,7 @@ from pipeline.host.roots.actions import (
 from pipeline.host.state.records import LAST_SLOT, Users
 from pipeline.host.units.runners import RUNNERS, dearest
 from pipeline.host.wanted import PORT_BASE
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -221,7 +222,7 @@ def _difference_warnings(
     ]
     images = [one for one in there if one.image != needs.digest]
     if images:
-        yield f"{_names(images)} stay on another image; 'doit upgrade' moves them"
+        yield f"{_names(images)} stay on another image; '{to_type('upgrade')}' moves them"
     others = [
         one for one in there if one.share is not wanted.share or one.users is not wanted.users
     ]
@@ -229,7 +230,8 @@ def _difference_warnings(
         yield f"{_names(others)} stay with another share= or users=; undeploy them to change it"
     runners = [one for one in there if one.runner is not wanted.runner]
     if runners:
-        yield f"{_names(runners)} stay with another runner=; 'doit upgrade runner=…' changes it"
+        told = to_type("upgrade runner=…")
+        yield f"{_names(runners)} stay with another runner=; '{told}' changes it"
     free = bounds.unbounded(wanted, known, facts)
     if free:
         yield f"{_names(free)} stay without disk=; undeploy them to change it"

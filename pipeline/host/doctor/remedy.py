@@ -17,6 +17,7 @@ from pipeline.errors import NiftyError, counted, reason
 from pipeline.host.doctor.kernel import LIMITS, TASKS_IN_USE
 from pipeline.host.doctor.probe import BUS_FILE, SLICE_FILE, SYSCTL_FILE, UNLIMITED, program, read
 from pipeline.paths import beneath
+from pipeline.program import to_type_as_root
 from pipeline.run import run
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _sysctl_file(asked: Asked, host: Host, without: frozenset[str]) -> FileToWri
         return FileToWrite(name=SYSCTL_FILE, content=old)
     lines = [
         f"# {MARK}, for {counted(asked.count)}",
-        f"# Values are only raised. 'doit doctor undo=yes' removes this file (/{SYSCTL_FILE})",
+        f"# Values are only raised. 'doctor undo=yes' removes this file (/{SYSCTL_FILE})",
         "# and restores what was in force before:",
         *(f"# before: {key} = {value}" for key, value in before.items()),
         *(f"{key} = {value}" for key, value in values.items()),
@@ -188,7 +189,7 @@ def _slice_file(asked: Asked, host: Host) -> FileToWrite | None:
     # enough for the instances at any count, and never all the host has
     content = (
         f"# {MARK}\n"
-        f"# 'doit doctor undo=yes' removes this file (/{SLICE_FILE}).\n"
+        f"# 'doctor undo=yes' removes this file again (/{SLICE_FILE}).\n"
         "[Slice]\n"
         "TasksMax=75%\n"
     )
@@ -213,7 +214,7 @@ def _bus_file(asked: Asked, host: Host) -> FileToWrite | None:
         return FileToWrite(name=BUS_FILE, content=old)
     lines = [
         f"<!-- {MARK} register=yes, for {asked.registered}",
-        f"     'doit doctor undo=yes' removes this file (/{BUS_FILE}). -->",
+        f"     'doctor undo=yes' removes this file (/{BUS_FILE}). -->",
         "<busconfig>",
         *(f'  <limit name="{name}">{value}</limit>' for name, value in limits.items()),
         "</busconfig>",
@@ -283,6 +284,6 @@ def _reload(root: Path, host: Host, names: Iterable[str]) -> list[str]:
 
 
 def _not_done(error: OSError) -> RemedyError:
-    hint = "changing a host's limits needs root: sudo doit doctor …"
+    hint = f"changing a host's limits needs root: {to_type_as_root('doctor …')}"
     is_denied = isinstance(error, PermissionError)
     return RemedyError(reason(error), hint=hint if is_denied else None)

@@ -17,6 +17,7 @@ from pipeline.errors import some
 from pipeline.host.doctor.rows import Row, Status
 from pipeline.host.units import cgroup
 from pipeline.host.units.unit_files import group_of
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,7 +51,7 @@ def resolver_row(running: Iterable[Instance]) -> Row | None:
         needed="the host's",
         status=Status.WARN if old else Status.OK,
         why=f"{RESOLVER} was replaced since they started: names may not be found inside",
-        todo=f"doit restart{f' names={chosen}' if len(old) <= _NAMED else ''}" if old else "",
+        todo=to_type(f"restart{f' names={chosen}' if len(old) <= _NAMED else ''}") if old else "",
     )
 
 

@@ -11,6 +11,7 @@ from pipeline.errors import ProblemsError, counted
 from pipeline.host.roots.needs import USUAL, Needs
 from pipeline.host.state.records import Runner, Users
 from pipeline.host.units.runners import RUNNERS
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +122,7 @@ class Asked:
     @property
     def command(self) -> str:
         """What to type to have this host mended for what is wanted."""
-        return " ".join(["doit doctor", *self.typed, "fix=yes"])
+        return to_type(" ".join(["doctor", *self.typed, "fix=yes"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

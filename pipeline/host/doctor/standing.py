@@ -10,6 +10,7 @@ from pipeline.host.doctor import examination, heal, resolver
 from pipeline.host.doctor.rows import Row, Status
 from pipeline.host.state import kept, owed
 from pipeline.host.wanted import meaning
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,7 +40,7 @@ def forgotten_rows(down: Sequence[Instance]) -> Iterator[Row]:
             needed="none",
             status=Status.WARN,
             why="an upgrade, restart or backup was killed before it started them again",
-            todo=f"type that command again, or doit start {meaning(down)}",
+            todo=f"type that command again, or {to_type(f'start {meaning(down)}')}",
         )
 
 
@@ -74,7 +75,9 @@ def dropin_rows(
             why=f"programs of the host do not start in {shown}"
             if taken
             else f"it asks for more than an image may have: {shown} cannot be started",
-            todo="; ".join([*problems, f"doit build and doit upgrade with image={manifest.name}"])
+            todo="; ".join(
+                [*problems, f"build {manifest.name} anew, then {to_type('upgrade image=…')}"]
+            )
             if problems
             else "",
         )

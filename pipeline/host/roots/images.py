@@ -76,7 +76,7 @@ def _checked(rootfs: Rootfs, packed: bytes, name: str) -> Image:
     if manifest.needs.architecture != machine:
         raise kept.ImageError(
             f"{name}: made for {manifest.needs.architecture}, this machine is {machine}",
-            hint=f"doit build arch={machine}",
+            hint=f"one of its release for {machine}, or in a checkout: doit build arch={machine}",
         )
     for part in manifest.shared:
         # only the one that an instance's unit binds

@@ -13,6 +13,7 @@ from pipeline.host.roots.upgrade import tidy
 from pipeline.host.state import layout as layouts
 from pipeline.host.state import records
 from pipeline.host.state.layout import Layout, locked, prepare
+from pipeline.program import to_type
 from pipeline.progress import bar
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def plan_undeploy(
         if suffix not in there
     ]
     if problems:
-        raise UndeployError("nothing was removed:", problems, hint="'doit status' lists them all")
+        raise UndeployError("nothing was removed:", problems, hint=to_type("status lists them all"))
     return tuple(
         Remove(suffix, f"nifty{suffix}" in roots and bool(records.SUFFIX.fullmatch(suffix)))
         for suffix in asked

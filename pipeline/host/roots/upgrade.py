@@ -19,6 +19,7 @@ from pipeline.host.roots.guest import Staging, Unstaging, is_root
 from pipeline.host.state import clients, kept, records
 from pipeline.host.state.batch import Batch
 from pipeline.host.state.layout import locked, prepare
+from pipeline.program import to_type
 from pipeline.progress import bar
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def plan_upgrade(
         elif target != one.image:
             moves.append(Move(suffix, one.image, target))
     if problems:
-        raise UpgradeError("nothing was upgraded:", problems, hint="'doit status' lists them all")
+        raise UpgradeError("nothing was upgraded:", problems, hint=to_type("status lists them all"))
     return tuple(moves)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.host.state.records import Instance
 
 
-_UNKNOWN = "there is no such instance: doit status lists those there are"
+_UNKNOWN = "there is no such instance: status lists those there are"
 
 
 def known_hosts(instances: Iterable[Instance]) -> str:
@@ -36,7 +36,7 @@ def ssh_config(instances: Iterable[Instance], layout: Layout) -> str:
     )
     known = "".join(f" !{one.name}" for one in there)
     return (
-        "# written by 'doit deploy', which replaces it\n"
+        "# written by nifty, and replaced at each deploy\n"
         f"{hosts}"
         # the host's own sshd is on this address, too: what is no instance must not ask that
         f"Host nifty*{known}\n  Port 1\n"

@@ -8,6 +8,7 @@ from pipeline import files
 from pipeline.errors import NiftyError
 from pipeline.image import archive
 from pipeline.image import manifest as manifests
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,7 @@ def lost(digest: str, why: str) -> ImageError:
     """The error of an image that is not here any more as it was stored."""
     return ImageError(
         f"the image {digest[:12]} on this host is lost: {why}",
-        hint="doit deploy or doit upgrade with image= and the same archive bring it back",
+        hint=to_type("deploy or upgrade with image= and the same archive brings it back"),
     )
 
 

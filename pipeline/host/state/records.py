@@ -19,6 +19,7 @@ from pipeline.errors import NiftyError, ProblemsError, counted
 from pipeline.host.state import fields
 from pipeline.host.state.batch import Batch
 from pipeline.image.manifest import ACCOUNT
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
@@ -179,7 +180,7 @@ def read(layout: Layout, suffix: str) -> Instance | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StateError(f"{path}: {error.strerror}", hint=_HINT) from error
+        raise StateError(f"{path}: {error.strerror}", hint=_hint()) from error
 
 
 def read_all(layout: Layout) -> tuple[Instance, ...]:
@@ -241,7 +242,7 @@ def refuse(damaged: Iterable[Damaged]) -> None:
         f"{counted(len(lines), 'instance has', 'instances have')} state that cannot be used, "
         "the others are not concerned:",
         [*lines[:_NAMED], *more],
-        hint=_HINT,
+        hint=_hint(),
     )
 
 
@@ -266,15 +267,15 @@ def remove(layout: Layout, suffix: str) -> None:
 def decode(text: bytes, path: Path, suffix: str) -> Instance:
     """The instance in *text*. Raises StateError that names *path*, where it was found."""
     if not text.strip(b"\0"):
-        raise StateError(f"{path}: empty, as after a power failure", hint=_HINT)
+        raise StateError(f"{path}: empty, as after a power failure", hint=_hint())
     try:
         return _decode(text, suffix)
     except RecursionError:
-        raise StateError(f"{path}: broken JSON: nested too deeply", hint=_HINT) from None
+        raise StateError(f"{path}: broken JSON: nested too deeply", hint=_hint()) from None
     except NewerStateError as error:
         raise NewerStateError(f"{path}: {error.message}", hint=error.hint) from None
     except ValueError as error:
-        raise StateError(f"{path}: {error}", hint=_HINT) from error
+        raise StateError(f"{path}: {error}", hint=_hint()) from error
 
 
 def _decode(text: bytes, suffix: str) -> Instance:
@@ -309,7 +310,11 @@ def _decode(text: bytes, suffix: str) -> Instance:
     return instance
 
 
-_HINT = "doit doctor fix=yes makes it anew from the root; or doit undeploy names=… removes both"
+def _hint() -> str:
+    return (
+        f"{to_type('doctor fix=yes')} makes it anew from the root; "
+        f"or {to_type('undeploy names=…')} removes both"
+    )
 
 
 # A reader for each field of Instance, in the order the JSON has them.

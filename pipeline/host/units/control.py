@@ -17,6 +17,7 @@ from pipeline.host.units import banner, cgroup, systemd, watch
 from pipeline.host.units.runner import place
 from pipeline.host.units.runners import RUNNERS
 from pipeline.host.units.unit_files import DIRECTORY, TARGET, group_of, unit_of
+from pipeline.program import to_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,7 +66,8 @@ def start(
         raise FleetError(
             f"{len(missing)} of {len(instances)} instances do not answer SSH:",
             _described(missing, partial(_reasons, since=began, known=known or instances)),
-            hint=f"journalctl -u {unit_of(missing[0])}; doit doctor count={len(instances)}",
+            hint=f"journalctl -u {unit_of(missing[0])}; "
+            f"{to_type(f'doctor count={len(instances)}')}",
         )
 
 

@@ -193,7 +193,7 @@ case ${3:-outside} in
 # 1. Namespaces, the users of one, and what is mounted. All of that before there is a mount
 #    namespace which belongs to the user namespace: so it is locked there (mount_namespaces(7)).
 outside)
-    told="no namespaces: see doit doctor"
+    told="no namespaces: doctor tells why"
     trap 'tell $? "nifty$2"' EXIT
     # A small here-document is a pipe, with a line in it already: 3 and 5 are the ends of one that
     # leads here, 4 and 6 of one that leads to step 2.

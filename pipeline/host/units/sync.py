@@ -20,6 +20,7 @@ from pipeline.host.state.layout import environment_file, locked, mounts_file
 from pipeline.host.units import runners, unit_files
 from pipeline.image.rootfs import Directory, File, Symlink
 from pipeline.paths import beneath
+from pipeline.program import to_type
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -187,7 +188,10 @@ def _environments(layout: Layout, known: Known) -> _Environments:
 
 def _way_out(instance: Instance) -> str:
     chosen = f"names={instance.suffix or instance.name}"
-    return f"doit upgrade {chosen} image=… gives it another image, doit undeploy {chosen} ends it"
+    return (
+        f"{to_type(f'upgrade {chosen} image=…')} gives it another image, "
+        f"{to_type(f'undeploy {chosen}')} ends it"
+    )
 
 
 def support(layout: Layout, used: Iterable[Runner]) -> None:

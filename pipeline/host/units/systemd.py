@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline import distribution
 from pipeline.errors import NiftyError
 from pipeline.paths import beneath
+from pipeline.program import to_type
 from pipeline.run import ProgramError, run
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def require(root: Path = Path("/")) -> None:
     if not is_booted(root):
         raise SystemdError(
             "this host was not booted by systemd, which is what starts instances",
-            hint=f"{distribution.boot_here()}; doit doctor tells what else is missing here",
+            hint=f"{distribution.boot_here()}; {to_type('doctor')} tells what else is missing here",
         )
 
 
@@ -171,4 +172,6 @@ def _systemctl(*words: str) -> str:
     try:
         return run(["systemctl", "--no-pager", "--no-ask-password", *words], timeout=300).stdout
     except ProgramError as error:
-        raise SystemdError(error.message, hint="doit doctor tells what this host lacks") from error
+        raise SystemdError(
+            error.message, hint=to_type("doctor tells what this host lacks")
+        ) from error

@@ -21,6 +21,7 @@ from pipeline.host.state.layout import environment_file, mounts_file
 from pipeline.host.units import systemd
 from pipeline.host.units.runner import SLICE, Launch, Runner, environment_text, place
 from pipeline.host.units.runners import RUNNERS
+from pipeline.program import to_type
 from pipeline.run import CLEAN_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -270,7 +271,8 @@ def _check_ours(path: Path, text: str, *, prefix: str | None) -> None:
     if theirs != prefix:
         raise UnitFilesError(
             f"{path}: this host already has instances below {theirs}; one prefix for each host",
-            hint=f"use prefix={theirs}, or remove those first: doit undeploy prefix={theirs}",
+            hint=f"use prefix={theirs}, or remove those first: "
+            f"{to_type(f'undeploy prefix={theirs}')}",
         )
 
 

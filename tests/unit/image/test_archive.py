@@ -150,7 +150,7 @@ def test_a_file_larger_than_the_limit_is_not_read(tmp_path: Path) -> None:
 def test_no_archive(content: bytes) -> None:
     with pytest.raises(ArchiveError, match="not an image archive") as caught:
         archive.read(content)
-    assert "doit build" in (caught.value.hint or "")
+    assert "a build made" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all", b"x" * 5000])

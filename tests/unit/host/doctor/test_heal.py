@@ -147,7 +147,7 @@ def test_a_lost_archive_is_told_and_brought_back_by_the_image(layout: Layout) ->
     emptied(layout.images / f"{IMAGE.digest}.image")
     lines = heal.heal(layout)
     assert lines[0].startswith(f"cannot be mended: the image {IMAGE.digest[:12]} on this host is")
-    assert lines[-1].endswith("with image= and the same archive bring it back")
+    assert lines[-1].endswith("with image= and the same archive brings it back")
     assert heal.heal_if_needed(layout, records.read_all(layout), IMAGE) == (
         f"image {IMAGE.digest[:12]} is whole again",
     )

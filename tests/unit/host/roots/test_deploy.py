@@ -229,7 +229,7 @@ def test_openssh_never_asks_the_hosts_own_server(prefix: Path, image: Image) -> 
     assert {"port 1", "hostname 127.0.0.1"} <= set(told)
     tried = run(["ssh", "-F", config, "niftyunknown", "true"], check=False)
     assert tried.returncode == 255
-    assert "there is no such instance: doit status lists those there are" in tried.stderr
+    assert "there is no such instance: status lists those there are" in tried.stderr
     known = run(["ssh", "-F", config, "-G", "nifty3"]).stdout
     assert "proxycommand" not in known
     assert "preferredauthentications publickey\n" in known
