@@ -85,6 +85,11 @@ def task_verify() -> Any:
     return made(always("verify"), archives=True)
 
 
+def task_ci() -> Any:
+    """Print what builds, rebuilds and publishes on a forge (kind=github|gitlab to=FILE)"""
+    return made(always("ci"))
+
+
 def task_outdated() -> Any:
     """Compare the pinned versions with the newest releases (format=json)"""
     return made(always("outdated"))

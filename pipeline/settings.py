@@ -53,6 +53,7 @@ class Settings:
     keep: int = 3
     key: str = ""
     keyring: str = ""
+    kind: str = ""
     listen: str = "127.0.0.1"
     live: bool = False
     mode: str = ""
@@ -255,6 +256,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "keep": _whole(1, 1000),
     "key": _path,
     "keyring": _path,
+    "kind": _choice("github", "gitlab"),
     "listen": _address,
     "live": _truth,
     "mode": _choice("inetd", "forking", "socket", "off"),
