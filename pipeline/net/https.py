@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import requests
 
+    from pipeline.net.bounded import Session
     from pipeline.progress import Step
 
 
@@ -100,7 +101,7 @@ def read(url: str, *, limit: int, transport: Transport) -> bytes:
 
     def once(end: float) -> bytes:
         body = io.BytesIO()
-        with _open(session, url, {}, transport) as response:
+        with _open(session, url, {}, transport, end) as response:
             encoding = response.headers.get("Content-Encoding", "identity")
             if encoding.strip().lower() != "identity":
                 raise HttpError(f"answers encoded as {shown(encoding, most=20)}, unasked")
@@ -115,7 +116,7 @@ def read(url: str, *, limit: int, transport: Transport) -> bytes:
 
 
 def _receive(
-    session: requests.Session,
+    session: Session,
     url: str,
     partial: _Partial,
     transport: Transport,
@@ -131,7 +132,7 @@ def _receive(
         headers = {"Range": f"bytes={partial.done}-", "If-Range": partial.validator}
     elif partial.done:
         partial.restart(step)
-    with _open(session, url, headers, transport) as response:
+    with _open(session, url, headers, transport, end) as response:
         if response.status_code == 206 and not _continues(response, partial.done, expected):
             partial.restart(step)
             raise AgainError("answers with another part of the file than was asked for")
@@ -189,11 +190,11 @@ def _check_length(response: requests.Response, done: int, expected: Expected) ->
 
 @contextmanager
 def _open(
-    session: requests.Session, url: str, headers: dict[str, str], transport: Transport
+    session: Session, url: str, headers: dict[str, str], transport: Transport, end: float
 ) -> Iterator[requests.Response]:
     """The final answer of *url*, 200 or 206; follows redirects, to https only."""
     for _ in range(_REDIRECTS + 1):
-        with requested(session, "GET", url, transport, headers=headers) as response:
+        with requested(session, "GET", url, transport, end, headers=headers) as response:
             target = response.headers.get("Location")
             if response.status_code not in (301, 302, 303, 307, 308) or target is None:
                 _check_status(response)

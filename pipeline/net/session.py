@@ -210,6 +210,7 @@ class Session:
             method,
             url,
             self._transport,
+            end,
             headers=dict(headers),
             data=_Body(body, end) if body else None,
             auth=sign,

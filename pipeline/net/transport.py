@@ -6,6 +6,7 @@ Proxies, a CA bundle and .netrc are taken from the environment and the home fold
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import requests
+
+    from pipeline.net.bounded import Session
 
 _CHUNK = 1 << 16
 
@@ -60,12 +63,14 @@ class Transport:
     """How patient a transfer is; times in seconds.
 
     `deadline` bounds one transfer with all its tries and waits, `longest_wait` one wait that a
-    server asks for by Retry-After. A server that cannot be reached at all is tried twice only.
-    `authorities` is a CA bundle to trust instead of the usual ones.
+    server asks for by Retry-After, `header_timeout` all that comes before a body, whatever it is. A
+    server that cannot be reached at all is tried twice only. `authorities` is a CA bundle to trust
+    instead of the usual ones.
     """
 
     connect_timeout: float = 10
     read_timeout: float = 30
+    header_timeout: float = 60
     deadline: float = 1800
     retries: int = 4
     longest_wait: float = 60
@@ -85,6 +90,8 @@ def persist(attempt: Callable[[float], _T], transport: Transport) -> _T:
         try:
             return attempt(end)
         except AgainError as error:
+            if time.monotonic() > end:
+                raise HttpError("takes too long") from error
             tries = transport.retries if error.reached else min(transport.retries, 1)
             if number >= tries:
                 times = f" ({number + 1} tries)" if number else ""
@@ -99,11 +106,11 @@ def persist(attempt: Callable[[float], _T], transport: Transport) -> _T:
 
 
 @contextmanager
-def opened() -> Iterator[requests.Session]:
+def opened() -> Iterator[Session]:
     """A session of requests with what every request of ours says."""
-    import requests  # noqa: PLC0415 (slow to import, and most builds fetch nothing)
+    from pipeline.net.bounded import Session  # noqa: PLC0415 (requests is slow to import)
 
-    with requests.Session() as session:
+    with Session() as session:
         session.headers["User-Agent"] = "nifty"
         # what is pinned are the bytes that lie on the server, not some encoding of them
         session.headers["Accept-Encoding"] = "identity"
@@ -111,12 +118,16 @@ def opened() -> Iterator[requests.Session]:
 
 
 def requested(
-    session: requests.Session, method: str, url: str, transport: Transport, **more: Any
+    session: Session, method: str, url: str, transport: Transport, end: float, **more: Any
 ) -> requests.Response:
     """The answer to one request: no redirect is followed, and nothing of the body is read yet.
 
-    *more* is for `requests`. Raises HttpError, or AgainError where that may pass.
+    *end* is when its time is over (time.monotonic), also that of its body; *more* is for
+    `requests`. Raises HttpError, or AgainError where that may pass.
     """
+    # who sends something first cannot be answered before that
+    longest = math.inf if more.get("data") else transport.header_timeout
+    session.clock.end = min(end, time.monotonic() + longest)
     try:
         return session.request(
             method,
@@ -129,6 +140,8 @@ def requested(
         )
     except failures() as error:
         raise failure(error) from error
+    finally:
+        session.clock.end = end
 
 
 def redirected(url: str, target: str) -> str:

@@ -169,6 +169,19 @@ def endless(*, chunked: bool) -> Answer:
     return answer
 
 
+def repeating(begin: bytes, block: bytes, *, pause: float = 0) -> Answer:
+    """*begin*, and then *block* again and again while somebody reads, with a *pause* in seconds."""
+
+    def answer(handler: _Handler) -> None:
+        handler.close_connection = True
+        with suppress(OSError):
+            handler.wfile.write(begin)
+            while not handler.server.site.stopping.wait(pause):
+                handler.wfile.write(block)
+
+    return answer
+
+
 def garbage(handler: _Handler) -> None:
     """Bytes that are no HTTP at all."""
     handler.wfile.write(b"\x00\x01\x02 who knows\r\n\r\n")
