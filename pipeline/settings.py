@@ -94,7 +94,7 @@ class Settings:
 
     @property
     def image_is_url(self) -> bool:
-        """Whether image= names an archive or a release on a web server."""
+        """Whether image= names an archive or a release on a web server or in a registry."""
         return is_url(self.image)
 
 
@@ -111,8 +111,8 @@ def is_path(text: str) -> bool:
 def _image(value: str) -> str:
     if is_url(value):
         # what a shell or a terminal could take for something else is in no URL
-        if not re.fullmatch(r"https?://[!-~]+", value, re.ASCII) or len(value) > 2000:
-            raise ValueError("an https:// URL, of printable ASCII")
+        if not re.fullmatch(r"(https?|oci)://[!-~]+", value, re.ASCII) or len(value) > 2000:
+            raise ValueError("an https:// or oci:// URL, of printable ASCII")
         return value
     if "\0" not in value and is_path(value):
         return value

@@ -112,9 +112,9 @@ def run(settings: Settings) -> Known:
             terminal.lines(str(item))
         return found.known
     layout = layout_of(settings)
-    obtained.remember(layout)
     prepare(layout)
     with locked(layout):
+        obtained.remember(layout)
         report = _made(layout, wanted, image, found.granted, found.needs)
         for note in report.notes:
             say(note)

@@ -1,4 +1,4 @@
-"""The archive that image= means: built here, a file, or pulled from a web server and verified."""
+"""The archive that image= means: built here, a file, or pulled from elsewhere and verified."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from pipeline.commands import places
 from pipeline.errors import NiftyError, UsageError, reason
 from pipeline.host.state import layout as layouts
 from pipeline.progress import say
-from pipeline.release import remote
+from pipeline.release import remote, stored
+from pipeline.release.place import place
 from pipeline.trust import keyring, memory
 
 if TYPE_CHECKING:
     from pipeline.host.state.layout import Layout
-    from pipeline.release.remote import Place, Pulled
+    from pipeline.release.place import Place
+    from pipeline.release.remote import Pulled
     from pipeline.settings import Settings
     from pipeline.trust.keyring import Keyring
 
@@ -28,16 +30,26 @@ _SITE = Path("/etc/nifty/keyring.pgp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obtained:
-    """The archive, and what there is to remember of where it is from."""
+    """The archive, and what there is to remember of where it is from.
+
+    *may_be_older*, downgrade=yes: whatever was seen before.
+    """
 
     path: Path
     pulled: Pulled | None = None
     first: Keyring | None = None  # that was trusted at first sight
+    is_chosen: bool = False
+    may_be_older: bool = False
 
     def remember(self, layout: Layout) -> None:
-        """Keep what was seen, below the prefix. Raises LayoutError, NiftyError."""
+        """Keep what was seen, below the prefix, whose lock the caller has.
+
+        Raises LayoutError, NiftyError, and OlderError for what another run has overtaken.
+        """
         if self.pulled is None or self.pulled.signed is None:
             return
+        if not self.may_be_older:
+            _refuse_older(layout, self.pulled, is_chosen=self.is_chosen)
         layouts.prepare(layout)
         folder = layout.trusted
         try:
@@ -61,23 +73,34 @@ def image(settings: Settings) -> Obtained:
     """What the command line means. Raises NiftyError for what is not there or not trusted."""
     if not settings.image_is_url:
         return Obtained(path=places.image_path(settings))
-    where = remote.place(settings.image)
-    client = remote.Client(cache=_cache(), machine=os.uname().machine, now=datetime.now(UTC))
+    where = place(settings.image)
+    kind = stored.Client if where.is_stored else remote.Client
+    client = kind(cache=_cache(), machine=os.uname().machine, now=datetime.now(UTC))
     layout = places.layout_of(settings)
-    if where.pin and not settings.keyring:
+    if where.is_pinned and not settings.keyring:
         pulled = client.pinned(where)
-        say(f"{where.file}: sha256 {where.pin}, as pinned")
+        say(f"{pulled.title}: sha256 {pulled.path.name}, as pinned")
         return Obtained(path=pulled.path, pulled=pulled)
     ring, first = _ring(settings, layout, where, client)
 
     def accept(pulled: Pulled) -> None:
-        _refuse_older(settings, layout, pulled, client.now, is_chosen=bool(where.file))
+        if pulled.signed is not None and settings.fresh is not None:
+            name, signed = pulled.place.url, pulled.signed.created
+            memory.check_fresh(signed, settings.fresh, client.now, name=name)
+        if not settings.downgrade:
+            _refuse_older(layout, pulled, is_chosen=where.is_chosen)
 
     pulled = client.signed(where, ring, accept)
     if pulled.signed is not None:
         when = f"{pulled.signed.created:%Y-%m-%d %H:%M} UTC"
-        say(f"{pulled.place.file}: signed by {pulled.signed.certificate.title}, {when}")
-    return Obtained(path=pulled.path, pulled=pulled, first=first)
+        say(f"{pulled.title}: signed by {pulled.signed.certificate.title}, {when}")
+    return Obtained(
+        path=pulled.path,
+        pulled=pulled,
+        first=first,
+        is_chosen=where.is_chosen,
+        may_be_older=settings.downgrade,
+    )
 
 
 def _cache() -> Path:
@@ -90,7 +113,7 @@ def _cache() -> Path:
 
 
 def _ring(
-    settings: Settings, layout: Layout, where: Place, client: remote.Client
+    settings: Settings, layout: Layout, where: Place, client: remote.Client | stored.Client
 ) -> tuple[Keyring, Keyring | None]:
     """Who is trusted for *where*, and the same again if that was decided just now."""
     if settings.keyring:
@@ -103,8 +126,8 @@ def _ring(
     if settings.trust != "first":
         raise UsageError(
             f"{where.base}: signed by whom?",
-            hint=f"keyring=FILE of the publisher (or {_SITE}), #sha256=… after the archive's URL, "
-            "or trust=first",
+            hint=f"keyring=FILE of the publisher (or {_SITE}), #sha256=… after the archive's URL "
+            "(@sha256:… in a registry), or trust=first",
         )
     ring = client.published_keyring(where)
     for one in ring.certificates:
@@ -121,17 +144,11 @@ def _ring(
     return ring, ring
 
 
-def _refuse_older(
-    settings: Settings, layout: Layout, pulled: Pulled, now: datetime, *, is_chosen: bool
-) -> None:
+def _refuse_older(layout: Layout, pulled: Pulled, *, is_chosen: bool) -> None:
     """Raise OlderError; *is_chosen*: the command line names the file, not the server's list."""
     if pulled.signed is None:
         return
     name = pulled.place.url
-    if settings.fresh is not None:
-        memory.check_fresh(pulled.signed.created, settings.fresh, now, name=name)
-    if settings.downgrade:
-        return
     image = pulled.named.image if pulled.named else ""
     if pulled.seen is not None:
         path = memory.place(layout.trusted, pulled.place.base, image)
@@ -143,5 +160,5 @@ def _refuse_older(
     if not is_chosen and before not in (None, image):
         raise memory.OlderError(
             f"{name}: the image there was {before}, and is {image} now",
-            hint="name the file, as image=…/NAME.tar.zst; or downgrade=yes",
+            hint="name the file, as image=…/NAME.tar.zst, or the digest; or downgrade=yes",
         )

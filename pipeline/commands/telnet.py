@@ -42,9 +42,11 @@ def run(settings: Settings) -> None:
         return
     as_root("telnet")
     systemd.require()
-    image = images.load(obtain.image(settings).path)
+    obtained = obtain.image(settings)
+    image = images.load(obtained.path)
     layout.prepare(where)
     with layout.locked(where):
+        obtained.remember(where)
         serving.install(server, where, image)
     if settings.boot:
         systemd.enable((server.unit,))

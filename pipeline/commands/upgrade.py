@@ -15,7 +15,7 @@ from pipeline.errors import NiftyError, ProblemsError
 from pipeline.host.roots import images
 from pipeline.host.roots import upgrade as upgrading
 from pipeline.host.state import owed
-from pipeline.host.state.layout import check_link
+from pipeline.host.state.layout import check_link, locked, prepare
 from pipeline.host.state.records import Runner
 from pipeline.host.units import sync, systemd
 from pipeline.program import to_type
@@ -48,10 +48,12 @@ def run(settings: Settings) -> Known:
     as_root("upgrade")
     systemd.require()
     layout = layout_of(settings)
-    if obtained:
-        obtained.remember(layout)
     try:
         with rolling.finishing(layout, chosen):
+            if obtained:
+                prepare(layout)
+                with locked(layout):
+                    obtained.remember(layout)
             # it may have waited for another run, which changed them
             healed(settings, known, image)
             known = sync.settle(layout).known

@@ -13,6 +13,7 @@ from pipeline.commands.tables import print_json, print_table
 from pipeline.errors import NiftyError, UsageError
 from pipeline.program import to_type
 from pipeline.release import check, remote
+from pipeline.release.place import place
 from pipeline.settings import is_url
 from pipeline.trust import keyring
 
@@ -34,7 +35,7 @@ def run(settings: Settings) -> None:
     ring = keyring.load(Path(settings.keyring))
     now = datetime.now(UTC)
     if is_url(settings.source):
-        where = remote.place(settings.source, variable="from")
+        where = place(settings.source, variable="from")
         if where.file:
             raise UsageError(f"from={settings.source}: the directory of a release is verified")
         with tempfile.TemporaryDirectory(prefix="nifty-verify-") as made:

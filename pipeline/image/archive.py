@@ -12,6 +12,7 @@ import lzma
 import os
 import stat
 import tarfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -78,18 +79,37 @@ def write_xz(tar: bytes) -> bytes:
     return lzma.compress(tar, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC64, preset=XZ_PRESET)
 
 
-def read(source: Path | bytes, *, limits: Limits = DEFAULT_LIMITS) -> Rootfs:
+def content(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of the archive *path*, as they are. Raises ArchiveError as `read`."""
+    with _naming(str(path)), _opened(path, limits) as packed:
+        found = packed.read(limits.max_bytes + 1)
+        if len(found) > limits.max_bytes:
+            raise _RefusedError(f"grows beyond {limits.max_bytes} bytes")
+        return found
+
+
+def read(source: Path | bytes, *, limits: Limits = DEFAULT_LIMITS, name: str = "archive") -> Rootfs:
     """The root filesystem in an archive: a path or its bytes; zstd, xz, gzip, bzip2 or plain tar.
 
-    It is read piece by piece, so that it takes little more memory than the files in it. Raises
-    ArchiveError for a file that is missing, truncated or corrupt, passes *limits*, or holds an
-    absolute path, `..`, a link out of the root, a device, a hard link or a duplicate.
+    It is read piece by piece, so that it takes little more memory than the files in it; *name* is
+    what bytes are called in errors. Raises ArchiveError for a file that is missing, truncated or
+    corrupt, passes *limits*, or holds an absolute path, `..`, a link out of the root, a device, a
+    hard link or a duplicate.
     """
-    name = str(source) if isinstance(source, Path) else "archive"
+    is_path = isinstance(source, Path)
+    with (
+        _naming(str(source) if is_path else name),
+        _opened(source, limits) if isinstance(source, Path) else io.BytesIO(source) as packed,
+    ):
+        tar = Pieces(_bounded(_known(packed), limits), most=limits.max_bytes)
+        return Rootfs.of(_entries(tar, limits))
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """What the block raises of an archive, *name*, is an ArchiveError."""
     try:
-        with _opened(source, limits) if isinstance(source, Path) else io.BytesIO(source) as packed:
-            tar = Pieces(_bounded(_known(packed), limits), most=limits.max_bytes)
-            return Rootfs.of(_entries(tar, limits))
+        yield
     except (_RefusedError, CompressedError) as error:
         raise ArchiveError(f"{name}: {error}", hint=error.hint) from None
     except TarballError as error:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from pipeline.errors import shown
 from pipeline.net.transport import (
     PASSING,
     AgainError,
     HttpError,
+    RangeError,
     Transport,
     chunks,
     opened,
@@ -23,7 +24,7 @@ from pipeline.net.transport import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import requests
 
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 _REDIRECTS = 5
 
 
-class _RangeError(AgainError):
-    """The rest that was asked for cannot be had; the whole may be (RFC 9110 section 15.5.17)."""
+# Asks a server for one file: told what to say besides, and when the time is over, it gives the
+# final answer, 200 or 206, whose body was not read yet.
+Opener: TypeAlias = "Callable[[dict[str, str], float], AbstractContextManager[requests.Response]]"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,18 +84,35 @@ def download(
     them, the caller finds out. *step* is told the number of bytes, negative when they are thrown
     away. Raises HttpError.
     """
+
+    def open_it(headers: dict[str, str], end: float) -> AbstractContextManager[requests.Response]:
+        return _open(session, url, headers, transport, end)
+
+    with opened() as session:
+        receive(open_it, sink, expected, transport=transport, step=step, begun=begun)
+
+
+def receive(
+    open_it: Opener,
+    sink: BinaryIO,
+    expected: Expected,
+    *,
+    transport: Transport,
+    step: Step,
+    begun: int = 0,
+) -> None:
+    """As `download`, of what *open_it* asks for."""
     partial = _Partial(sink=sink, expected=expected, done=begun, begun=begun > 0)
     sink.seek(begun)
 
     def once(end: float) -> None:
         try:
-            _receive(session, url, partial, transport, step, end)
-        except _RangeError:
+            _receive(open_it, partial, step, end)
+        except RangeError:
             partial.restart(step)
             raise
 
-    with opened() as session:
-        persist(once, transport)
+    persist(once, transport)
 
 
 def read(url: str, *, limit: int, transport: Transport) -> bytes:
@@ -115,14 +134,7 @@ def read(url: str, *, limit: int, transport: Transport) -> bytes:
         return persist(once, transport)
 
 
-def _receive(
-    session: Session,
-    url: str,
-    partial: _Partial,
-    transport: Transport,
-    step: Step,
-    end: float,
-) -> None:
+def _receive(open_it: Opener, partial: _Partial, step: Step, end: float) -> None:
     """One try: asks for the rest if that is safe, else for everything."""
     headers = {}
     expected = partial.expected
@@ -132,7 +144,7 @@ def _receive(
         headers = {"Range": f"bytes={partial.done}-", "If-Range": partial.validator}
     elif partial.done:
         partial.restart(step)
-    with _open(session, url, headers, transport, end) as response:
+    with open_it(headers, end) as response:
         if response.status_code == 206 and not _continues(response, partial.done, expected):
             partial.restart(step)
             raise AgainError("answers with another part of the file than was asked for")
@@ -212,5 +224,5 @@ def _check_status(response: requests.Response) -> None:
     if status >= 500 or status in PASSING:
         raise AgainError(told, wait=retry_after(response.headers.get("Retry-After")))
     if status == 416 and "Range" in response.request.headers:
-        raise _RangeError(told)
+        raise RangeError(told)
     raise HttpError(told)

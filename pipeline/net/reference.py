@@ -42,6 +42,11 @@ class Reference:
         host = "registry-1.docker.io" if self.host == "docker.io" else self.host
         return f"{'http' if self.is_plain else 'https'}://{host}/v2/{self.name}"
 
+    @property
+    def source(self) -> str:
+        """The repository alone, the same however its host was written."""
+        return f"{SCHEME}{normal(self.host, 80 if self.is_plain else 443)}/{self.name}"
+
     def __str__(self) -> str:
         """As it would be typed."""
         tag = f":{self.tag}" if self.tag else ""
@@ -74,6 +79,17 @@ def is_tag(text: str) -> bool:
 def is_digest(text: str) -> bool:
     """Whether *text* is a digest of the one algorithm that is used here."""
     return bool(_DIGEST.fullmatch(text))
+
+
+def normal(netloc: str, default: int) -> str:
+    """A host and its port as one of the ways to write them: *default* is a port that is not told.
+
+    RFC 3986 sections 6.2.2.1 and 6.2.3.
+    """
+    host, colon, port = netloc.lower().rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]*", port) or netloc.endswith("]"):
+        return netloc.lower()
+    return host if port in ("", str(default)) else f"{host}:{int(port)}"
 
 
 def is_loopback(host: str) -> bool:

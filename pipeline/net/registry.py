@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from pipeline.errors import shown
+from pipeline.net.https import Expected
 from pipeline.net.reference import is_digest
 from pipeline.net.session import Answer, Session, object_of, with_query
 from pipeline.net.transport import AgainError, HttpError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.net.login import Login
     from pipeline.net.reference import Reference
     from pipeline.net.transport import Transport
+    from pipeline.progress import Step
 
 # As large as a registry has to take one (distribution-spec, "Pushing Manifests").
 _MOST_MANIFEST = 4 << 20
@@ -90,6 +92,17 @@ class Registry:
         with self._session.saying(f"fetching {digest}"):
             answer = self._session.ask("GET", f"blobs/{digest}", good=(200,), limit=size)
             return _proved(answer.body, digest)
+
+    def download_blob(
+        self, digest: str, size: int, sink: BinaryIO, *, step: Step, begun: int = 0
+    ) -> None:
+        """As `get_blob` to *sink*, which has its first *begun* bytes; it is not digested.
+
+        A broken transfer goes on where it broke, as `https.download` says.
+        """
+        expected = Expected(size=size, by="its manifest names")
+        with self._session.saying(f"fetching {digest}"):
+            self._session.receive(f"blobs/{digest}", sink, expected, step=step, begun=begun)
 
     def put_manifest(self, content: bytes, media_type: str, name: str) -> bool:
         """Have the manifest *content* there as *name*, its digest or a tag; whether it was sent."""

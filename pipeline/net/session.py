@@ -10,17 +10,19 @@ import io
 import json
 import re
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from pipeline.errors import NiftyError, shown
+from pipeline.net import https
 from pipeline.net.reference import is_loopback
 from pipeline.net.transport import (
     PASSING,
     AgainError,
     HttpError,
+    RangeError,
     Transport,
     chunks,
     opened,
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
 
     import requests
 
+    from pipeline.net.https import Expected
     from pipeline.net.login import Login
     from pipeline.net.reference import Reference
+    from pipeline.progress import Step
 
 # Of an answer that explains an error, or holds a token.
 _MOST_TOLD = 1 << 16
@@ -102,8 +106,6 @@ class Session:
 
     def __enter__(self) -> Self:
         self._session = self._opened.__enter__()
-        # no proxy is between this machine and itself
-        self._session.trust_env = not self._reference.is_plain
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -126,6 +128,18 @@ class Session:
     def persist(self, attempt: Callable[[float], _T]) -> _T:
         """What *attempt*, told when its time is over, returns: as often as the transport tries."""
         return persist(attempt, self._transport)
+
+    def receive(
+        self, target: str, sink: BinaryIO, expected: Expected, *, step: Step, begun: int
+    ) -> None:
+        """Writes what is at *target* to *sink*, as `https.download` does."""
+
+        def open_it(
+            headers: dict[str, str], end: float
+        ) -> AbstractContextManager[requests.Response]:
+            return self.streaming(target, end, headers)
+
+        https.receive(open_it, sink, expected, transport=self._transport, step=step, begun=begun)
 
     def ask(self, method: str, target: str, **more: Any) -> Answer:
         """As `once`, as often as the transport tries."""
@@ -167,36 +181,49 @@ class Session:
         answer are taken. Raises HttpError for an answer that is not *good*, AgainError where that
         may pass.
         """
+        with self._answered(method, target, end, headers or {}, body) as (response, url):
+            if response.status_code in good:
+                return _answer(response, end, limit, url)
+            raise _failure(_answer(response, end, _MOST_TOLD, url))
+
+    @contextmanager
+    def streaming(
+        self, target: str, end: float, headers: Mapping[str, str]
+    ) -> Iterator[requests.Response]:
+        """As `once` for GET, for an answer 200 or 206 whose body is not read yet.
+
+        Raises RangeError where *headers* ask for a range that is not to be had.
+        """
+        with self._answered("GET", target, end, headers, b"") as (response, url):
+            if response.status_code == 416 and "Range" in headers:
+                raise RangeError("answers 416")
+            if response.status_code not in (200, 206):
+                raise _failure(_answer(response, end, _MOST_TOLD, url))
+            yield response
+
+    @contextmanager
+    def _answered(
+        self, method: str, target: str, end: float, headers: Mapping[str, str], body: bytes
+    ) -> Iterator[tuple[requests.Response, str]]:
+        """The last answer to one request, and from where, as `once` says of it."""
         url = urljoin(f"{self._reference.api}/", target)
         was_asked = False
-        for _hop in range(_HOPS + 1):
-            answer = self._send(method, url, end, headers or {}, body, good, limit)
-            if answer.status == 401 and not was_asked and self._is_own(url):
-                self._let_in(answer, end)
-                was_asked = True
-            elif answer.status in (301, 302, 303, 307, 308) and method in ("GET", "HEAD"):
-                url = self.location(answer)
-            else:
-                break
-        if answer.status in good:
-            return answer
-        told = f"answers {answer.status}{_explained(answer.body)}"
-        if answer.status >= 500 or answer.status in PASSING:
-            raise AgainError(told, wait=retry_after(answer.headers.get("Retry-After")))
-        if answer.status in (401, 403):
-            raise DeniedError(told)
-        raise HttpError(told)
+        for hop in range(_HOPS + 1):
+            with self._sent(method, url, end, headers, body) as response:
+                is_moved = response.status_code in (301, 302, 303, 307, 308)
+                is_last = hop == _HOPS
+                if response.status_code == 401 and not (was_asked or is_last) and self._is_own(url):
+                    self._let_in(_answer(response, end, _MOST_TOLD, url), end)
+                    was_asked = True
+                elif is_moved and method in ("GET", "HEAD") and not is_last:
+                    url = self.location(_answer(response, end, _MOST_TOLD, url))
+                else:
+                    yield response, url
+                    return
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        end: float,
-        headers: Mapping[str, str],
-        body: bytes,
-        good: tuple[int, ...],
-        limit: int,
-    ) -> Answer:
+    def _sent(
+        self, method: str, url: str, end: float, headers: Mapping[str, str], body: bytes
+    ) -> requests.Response:
         own = self._is_own(url)
 
         def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -205,7 +232,7 @@ class Session:
                 request.headers["Authorization"] = self._authorization
             return request
 
-        with requested(
+        return requested(
             self._session,
             method,
             url,
@@ -214,14 +241,7 @@ class Session:
             headers=dict(headers),
             data=_Body(body, end) if body else None,
             auth=sign,
-        ) as response:
-            most = limit if response.status_code in good else _MOST_TOLD
-            return Answer(
-                status=response.status_code,
-                headers=response.headers,
-                body=b"" if method == "HEAD" else _bounded(response, end, most),
-                url=url,
-            )
+        )
 
     def _is_own(self, url: str) -> bool:
         """Whether *url* is at the registry itself: nobody else gets what lets us in."""
@@ -259,7 +279,8 @@ class Session:
             if login is not None:
                 headers["Authorization"] = login.basic
         self._authorization = ""
-        got = self._send("POST" if form else "GET", realm, end, headers, form, (200,), _MOST_TOLD)
+        with self._sent("POST" if form else "GET", realm, end, headers, form) as response:
+            got = _answer(response, end, _MOST_TOLD, realm)
         if got.status >= 500 or got.status in PASSING:
             raise AgainError(f"its token server answers {got.status}")
         if got.status != 200:
@@ -270,6 +291,23 @@ class Session:
         if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):
             raise HttpError("its token server gives no token")
         return token
+
+
+def _answer(response: requests.Response, end: float, limit: int, url: str) -> Answer:
+    return Answer(
+        status=response.status_code,
+        headers=response.headers,
+        body=b"" if response.request.method == "HEAD" else _bounded(response, end, limit),
+        url=url,
+    )
+
+
+def _failure(answer: Answer) -> HttpError | AgainError:
+    """What an answer means that nobody wanted."""
+    told = f"answers {answer.status}{_explained(answer.body)}"
+    if answer.status >= 500 or answer.status in PASSING:
+        return AgainError(told, wait=retry_after(answer.headers.get("Retry-After")))
+    return DeniedError(told) if answer.status in (401, 403) else HttpError(told)
 
 
 def _bounded(response: requests.Response, end: float, limit: int) -> bytes:

@@ -1,7 +1,7 @@
 """How a web server is asked: one session, one request, and what its failures mean.
 
 Proxies, a CA bundle and .netrc are taken from the environment and the home folder as requests does
-(`https_proxy`, `no_proxy`, `REQUESTS_CA_BUNDLE`).
+(`https_proxy`, `no_proxy`, `REQUESTS_CA_BUNDLE`); no proxy is between this machine and itself.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from pipeline.errors import NiftyError, shown
+from pipeline.net.reference import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +49,10 @@ class AgainError(Exception):
         super().__init__(reason)
         self.wait = wait
         self.reached = reached
+
+
+class RangeError(AgainError):
+    """The rest that was asked for cannot be had; the whole may be (RFC 9110 section 15.5.17)."""
 
 
 def exponential(number: int) -> float:
@@ -129,6 +134,9 @@ def requested(
     longest = math.inf if more.get("data") else transport.header_timeout
     session.clock.end = min(end, time.monotonic() + longest)
     try:
+        host = urlsplit(url).hostname or ""
+        if is_loopback(host):
+            more["proxies"] = {"no_proxy": host}
         return session.request(
             method,
             url,

@@ -204,29 +204,39 @@ def referrer(to: Index, kind: str, documents: Iterable[tuple[str, str, bytes]]) 
 
 
 # What a release's file is to who looks for it by type, by the end of its name: the artifact's type
-# and the file's own. Checksums and their signature are one artifact: neither is of use alone.
+# and the file's own.
 _DOCUMENTS = (
     (".cdx.json", "application/vnd.cyclonedx+json", "application/vnd.cyclonedx+json"),
     (".vex.json", "application/vnd.openvex+json", "application/vnd.openvex+json"),
     (".intoto.json", "application/vnd.in-toto+json", "application/vnd.dsse.envelope.v1+json"),
-    ("SHA256SUMS", "application/vnd.nifty.sums.v1", "text/plain"),
-    ("SHA256SUMS.gpg", "application/vnd.nifty.sums.v1", "application/pgp-signature"),
 )
+# Of these neither is of use alone: they are one artifact.
+SUMS = "application/vnd.nifty.sums.v1"
+_TOGETHER = {
+    "SHA256SUMS": "text/plain",
+    "SHA256SUMS.gpg": "application/pgp-signature",
+    "nifty-keyring.pgp": "application/pgp-keys",
+}
 
 
 def referrers(to: Index, documents: Mapping[str, bytes]) -> tuple[Referrer, ...]:
     """An artifact for each of *documents*, file names and contents, that is known by its name.
 
-    Those are SBOM, VEX and provenance, and checksums with their signature; of others nothing is
-    made.
+    Those are SBOM, VEX and provenance, and checksums with their signature and keyring; of others
+    nothing is made.
     """
-    found: dict[tuple[str, str], list[tuple[str, str, bytes]]] = {}
-    for name, content in sorted(documents.items()):
-        for ending, kind, media in _DOCUMENTS:
-            is_sums = ending.startswith("SHA256SUMS")
-            if name == ending if is_sums else name.endswith(ending):
-                found.setdefault((kind, "" if is_sums else name), []).append((name, media, content))
-    return tuple(referrer(to, kind, files) for (kind, _name), files in sorted(found.items()))
+    found = [
+        (kind, name, [(name, media, content)])
+        for name, content in documents.items()
+        for ending, kind, media in _DOCUMENTS
+        if name.endswith(ending)
+    ]
+    if "SHA256SUMS" in documents:
+        several = [
+            (name, media, documents[name]) for name, media in _TOGETHER.items() if name in documents
+        ]
+        found.append((SUMS, "", several))
+    return tuple(referrer(to, kind, several) for kind, _name, several in sorted(found))
 
 
 def fallback_tag(digest: str) -> str:

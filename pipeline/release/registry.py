@@ -1,4 +1,4 @@
-"""An image in a registry: pushed so that a broken push is never seen, fetched so that a lie is.
+"""An image on its way to a registry, so that a broken push is never seen.
 
 Everything goes in by its digest, what is named before what names it, and the tags last.
 """
@@ -6,17 +6,15 @@ Everything goes in by its digest, what is named before what names it, and the ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.image.archive import DEFAULT_LIMITS
-from pipeline.net.registry import Registry, descriptors, layers
+from pipeline.net.registry import Registry, descriptors
 from pipeline.net.session import RegistryError
 from pipeline.release import oci
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pipeline.net.reference import Reference
     from pipeline.progress import Step
     from pipeline.release.oci import Blob, Index, Referrer
 
@@ -72,44 +70,6 @@ def push(
         if registry.get_manifest(tag) != made.blob.content:
             raise RegistryError(f"{registry.title}:{tag}: does not give back what was sent")
     return Pushed(sent=sent, there=there, moved=tuple(moved))
-
-
-def fetch(registry: Registry, reference: Reference, architecture: str) -> bytes:
-    """The published `.tar.zst` for *architecture* of what *reference* names, its digest proved.
-
-    Raises RegistryError if there is none, or if anything is not what its digest says.
-    """
-    name = reference.digest or reference.tag or "latest"
-    top = registry.get_manifest(name)
-    if top is None:
-        raise RegistryError(f"{reference}: there is no {name}")
-    platform = oci.PLATFORMS.get(architecture, {})
-    for one in descriptors(top):
-        is_ours = _described(one, "annotations").get(oci.ZSTD_ANNOTATION) == "true"
-        told = _described(one, "platform")
-        if is_ours and platform and platform.items() <= told.items():
-            return _layer(registry, reference, one["digest"])
-    raise RegistryError(
-        f"{reference}: has no image for {architecture} as zstd",
-        hint="only what 'doit push' sent can be taken",
-    )
-
-
-def _layer(registry: Registry, reference: Reference, digest: str) -> bytes:
-    manifest = registry.get_manifest(digest)
-    found = [] if manifest is None else layers(manifest)
-    if len(found) != 1 or found[0].get("mediaType") != oci.ZSTD:
-        raise RegistryError(f"{reference}: {digest} is not one layer of zstd")
-    if found[0]["size"] > DEFAULT_LIMITS.max_bytes:
-        raise RegistryError(
-            f"{reference}: {found[0]['size']} bytes, at most {DEFAULT_LIMITS.max_bytes} are read"
-        )
-    return registry.get_blob(found[0]["digest"], found[0]["size"])
-
-
-def _described(one: dict[str, Any], key: str) -> dict[str, Any]:
-    found = one.get(key)
-    return found if isinstance(found, dict) else {}
 
 
 def _blobs(made: Index, about: Iterable[Referrer]) -> list[Blob]:

@@ -13,9 +13,13 @@ from pipeline.net import registry as protocol
 from pipeline.net.registry import Registry
 from pipeline.net.session import RegistryError
 from pipeline.release import oci, registry
+from pipeline.release.place import place
+from pipeline.release.stored import Client
 from pipeline.run import CLEAN_ENVIRONMENT, run
+from pipeline.trust import keyring
+from tests.support import signers, stored
 from tests.support.oci_image import noise, oci_image
-from tests.support.registry import PASSWORD, USER, real
+from tests.support.registry import PASSWORD, USER, fetched, real
 from tests.support.signers import require
 
 if TYPE_CHECKING:
@@ -58,8 +62,22 @@ def test_skopeo_copies_all_of_it_there_and_back(host: str, tmp_path: Path) -> No
     run([*words, "--dest-tls-verify=false", layout, f"docker://{host}/copy:x"], timeout=120)
     assert digest(raw(host, "copy:x")) == made.blob.digest
     copy = reference.parse(f"oci://{host}/copy:x")
-    with Registry(copy) as opened:
-        assert registry.fetch(opened, copy, "aarch64") == oci_image("aarch64").archive
+    assert fetched(copy, "aarch64") == oci_image("aarch64").archive
+
+
+def test_a_signed_release_is_taken_from_a_real_registry_and_goes_on(
+    host: str, tmp_path: Path
+) -> None:
+    made = stored.release()
+    stored.push(made, reference.parse(f"oci://{host}/signed"), "2026.11")
+    ring = keyring.read(stored.SIGNER.certificate, name="ours")
+    (tmp_path / "cache").mkdir(mode=0o700)
+    (tmp_path / "cache" / f"{made.sha256}.part").write_bytes(made.image.archive[:100])
+    client = Client(cache=tmp_path / "cache", machine=stored.MACHINE, now=signers.NOW)
+    pulled = client.signed(place(f"oci://{host}/signed:2026.11"), ring)
+    assert pulled.path.read_bytes() == made.image.archive
+    pinned = client.pinned(place(f"oci://{host}/signed@{made.index.blob.digest}"))
+    assert pinned.path == pulled.path
 
 
 def test_the_login_that_skopeo_leaves_is_used(tmp_path: Path) -> None:
@@ -81,7 +99,7 @@ def test_the_login_that_skopeo_leaves_is_used(tmp_path: Path) -> None:
         found = login.find(host, "nifty", environment)
         with Registry(to, login=found, writes=True) as opened:
             assert registry.push(opened, made, (), ("x",)).moved == ("x",)
-            assert registry.fetch(opened, to, "x86_64") == oci_image().archive
+        assert fetched(to, login=found) == oci_image().archive
 
 
 def test_a_large_blob_goes_in_pieces(host: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from pipeline.net import reference
+from pipeline.net.registry import Registry
+from pipeline.net.transport import Transport
+from pipeline.release import repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from pipeline.net.login import Login
     from pipeline.net.reference import Reference
 
 USER, PASSWORD, TOKEN = "somebody", "U*U", "abc.DEF-123"
@@ -76,8 +80,8 @@ def _await(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
 class Fault:
     """What is done *times* times to a request whose method and path match *on*.
 
-    *status* is answered with *headers* and *body*; 0 goes away without an answer, after *keep*
-    bytes of what was sent were taken.
+    *status* is answered with *headers* and *body*, which *is_unbounded* if no length is told; 0
+    goes away without an answer, after *keep* bytes of what was sent were taken.
     """
 
     on: str
@@ -86,6 +90,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     keep: int = 0
+    is_unbounded: bool = False
 
 
 @dataclass(slots=True)
@@ -144,7 +149,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _misbehave(self, fault: Fault, length: int) -> None:
         if fault.status:
             self.rfile.read(length)
-            self._say(fault.status, fault.body, **fault.headers)
+            if fault.is_unbounded:
+                self.send_response(fault.status)
+                self.end_headers()
+                self.wfile.write(fault.body)
+                self.close_connection = True
+            else:
+                self._say(fault.status, fault.body, **fault.headers)
             return
         taken = self.rfile.read(min(fault.keep, length))
         upload = urlsplit(self.path).path.rpartition("/")[2]
@@ -258,3 +269,14 @@ def faking() -> Iterator[Fake]:
         finally:
             server.shutdown()
             thread.join()
+
+
+FAST = Transport(backoff=lambda _number: 0, read_timeout=5)
+
+
+def fetched(named: Reference, architecture: str = "x86_64", login: Login | None = None) -> bytes:
+    """The published archive of what *named* names, as a client gets it."""
+    with Registry(named, login=login, transport=FAST) as opened:
+        index = repository.top(opened, named.digest or named.tag)
+        layer = repository.layer(opened, index, architecture)
+        return opened.get_blob(layer["digest"], layer["size"])

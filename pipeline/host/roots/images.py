@@ -57,8 +57,8 @@ def load(path: Path) -> Image:
     Raises ArchiveError or ManifestError for what is no image, ImageError for one that is not for
     this machine.
     """
-    rootfs = archive.read(path)
-    return _checked(rootfs, path.read_bytes(), str(path))
+    packed = archive.content(path)
+    return _checked(archive.read(packed, name=str(path)), packed, str(path))
 
 
 def unpacked(packed: bytes, *, name: str) -> Image:

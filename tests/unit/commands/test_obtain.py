@@ -16,13 +16,15 @@ from pipeline.host.state.layout import Layout
 from pipeline.release import keys, names, publish
 from pipeline.trust import memory, sums
 from pipeline.trust.memory import OlderError
-from tests.support import signers, webserver
+from tests.support import signers, stored, webserver
 from tests.support.published import FIRST, SECOND, put, stem
+from tests.support.registry import faking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.registry import Fake
     from tests.support.webserver import Site
 
 SIGNER, MALLORY = signers.signer(), signers.signer("Mallory <m@example.org>")
@@ -171,7 +173,7 @@ def test_the_cache_is_where_the_standards_say(monkeypatch: pytest.MonkeyPatch) -
     "url", ["ftp://x.org/a", "https://x.org/a b", "https://x.org/\x1b[2J", "file:///etc/passwd"]
 )
 def test_what_is_no_https_url_is_no_image(url: str) -> None:
-    with pytest.raises(variables.VariablesError, match="expected an https:// URL"):
+    with pytest.raises(variables.VariablesError, match="expected an https:// or oci:// URL"):
         variables.parse({"image": url}, images=["nifty"])
 
 
@@ -219,3 +221,76 @@ def test_freshness_is_asked_of_any_file(
     with pytest.raises(NiftyError, match="does not know foo"):
         got(site, tmp_path, keyring=str(tmp_path / "ours.pgp"), file="foo.tar.zst", fresh="7")
     assert asked == [(7, site.url("/r/foo.tar.zst"))]
+
+
+# ----- from a registry
+
+
+@pytest.fixture
+def fake(site: Site) -> Iterator[Fake]:
+    """A registry with the releases 1 and 2 below their tags."""
+    with faking() as one:
+        for version in ("1", "2"):
+            stored.push(stored.release(version), one.reference(), version)
+        one.requests.clear()
+        yield one
+
+
+def from_registry(fake: Fake, tmp_path: Path, behind: str, **given: str) -> obtain.Obtained:
+    words = {
+        "image": stored.image_url(fake, behind), "prefix": str(tmp_path / "home"), **given,
+    }  # fmt: skip
+    found = obtain.image(variables.parse(words, images=["nifty"]))
+    found.remember(Layout(tmp_path / "home"))
+    return found
+
+
+def test_a_registry_is_trusted_as_a_server_is(
+    fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match=r"signed by whom\?[\s\S]*@sha256:"):
+        from_registry(fake, tmp_path, ":2")
+    assert fake.requests == []
+    found = from_registry(fake, tmp_path, ":2", trust="first", yes="yes")
+    assert found.path.read_bytes() == stored.release("2").image.archive
+    assert f"/a/b:2: small_2_{names.WORDS[stored.MACHINE]}.tar.zst: signed by Nifty" in (
+        capsys.readouterr().err
+    )
+    with pytest.raises(OlderError, match="version 1, and 2 was seen there before"):
+        from_registry(fake, tmp_path, ":1")  # the key is known by now
+    by_digest = f"@{stored.release('1').index.blob.digest}"
+    with pytest.raises(OlderError, match="version 1, and 2 was seen there before"):
+        from_registry(fake, tmp_path, by_digest, keyring=str(_ring(tmp_path)))
+    older = from_registry(fake, tmp_path, ":1", downgrade="yes")
+    assert older.path.read_bytes() == stored.release("1").image.archive
+
+
+def test_a_digest_of_a_registry_needs_no_keyring(fake: Fake, tmp_path: Path) -> None:
+    made = stored.release("1")
+    found = from_registry(fake, tmp_path, f"@{made.index.blob.digest}")
+    assert found.path.read_bytes() == made.image.archive
+    assert not (tmp_path / "home/.nifty").exists()
+    with pytest.raises(NiftyError, match="does not hold"):
+        from_registry(
+            fake, tmp_path, f"@{made.index.blob.digest}", keyring=str(_ring(tmp_path, MALLORY))
+        )
+
+
+def _ring(tmp_path: Path, signer: signers.Signer = stored.SIGNER) -> Path:
+    path = tmp_path / "registry.pgp"
+    path.write_bytes(signer.certificate)
+    return path
+
+
+def test_what_another_run_has_overtaken_is_not_taken(site: Site, tmp_path: Path) -> None:
+    """Looked at before the lock is had, and again under it."""
+    words = {"image": site.url("/r/"), "keyring": str(tmp_path / "ours.pgp"),
+             "prefix": str(tmp_path / "home")}  # fmt: skip
+    found = obtain.image(variables.parse(words, images=["nifty"]))
+    assert found.pulled is not None
+    base, layout = found.pulled.place.base, Layout(tmp_path / "home")
+    found.remember(layout)
+    later = memory.Seen(version="3", signed=signers.NOW)
+    memory.remember(memory.place(layout.trusted, base, "small"), base, "small", later)
+    with pytest.raises(OlderError, match="version 2, and 3 was seen there before"):
+        found.remember(layout)

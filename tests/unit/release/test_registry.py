@@ -15,7 +15,7 @@ from pipeline.net.session import RegistryError
 from pipeline.net.transport import Transport
 from pipeline.release import oci, registry
 from tests.support.oci_image import oci_image
-from tests.support.registry import PASSWORD, USER, Fake, Fault, faking
+from tests.support.registry import PASSWORD, USER, Fake, Fault, faking, fetched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,9 +42,7 @@ def push(
 
 
 def fetch(fake: Fake, tag: str = "2026.11", architecture: str = "x86_64") -> bytes:
-    named = fake.reference(tag)
-    with Registry(named, transport=FAST) as opened:
-        return registry.fetch(opened, named, architecture)
+    return fetched(fake.reference(tag), architecture)
 
 
 def test_everything_is_there_and_the_tags_come_last(fake: Fake) -> None:
@@ -154,8 +152,7 @@ def test_what_is_fetched_is_the_published_file(fake: Fake, architecture: str) ->
     assert fetch(fake, "latest", architecture) == oci_image(architecture).archive
     pinned = fake.reference("gone")
     pinned = type(pinned)(host=pinned.host, name=pinned.name, digest=MADE.blob.digest)
-    with Registry(pinned, transport=FAST) as opened:
-        assert registry.fetch(opened, pinned, "x86_64") == X86.archive
+    assert fetched(pinned) == X86.archive
 
 
 @pytest.mark.parametrize("architecture", ["riscv64", "vax", ""])
@@ -187,11 +184,8 @@ def test_a_lie_about_a_digest_is_caught(fake: Fake, what: str) -> None:
         case _:
             fake.manifests[MADE.blob.digest] = (oci.INDEX, other.blob.content)
             named = type(named)(host=named.host, name=named.name, digest=MADE.blob.digest)
-    with (
-        Registry(named, transport=FAST) as opened,
-        pytest.raises(RegistryError, match=r"sends other bytes|sends more than"),
-    ):
-        registry.fetch(opened, named, "x86_64")
+    with pytest.raises(RegistryError, match=r"sends other bytes|sends more than"):
+        fetched(named)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +230,7 @@ def test_a_redirect_gets_no_login(fake: Fake) -> None:
         address = f"http://127.0.0.1:{elsewhere.port}/v2/a/b/blobs/{layer}"
         fake.faults = [Fault(rf"GET .*/{layer}", 307, headers={"Location": address})]
         named = fake.reference("latest")
-        with Registry(named, login=Login(user=USER, password=PASSWORD), transport=FAST) as opened:
-            assert registry.fetch(opened, named, "x86_64") == X86.archive
+        assert fetched(named, login=Login(user=USER, password=PASSWORD)) == X86.archive
         assert [login for _method, _path, login in elsewhere.requests] == [""]
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.errors import NiftyError, UsageError
 from pipeline.net.transport import Transport
-from pipeline.release import keys, names, remote
-from pipeline.release.remote import Client, Place, RemoteError
+from pipeline.release import cache, keys, names, remote
+from pipeline.release.place import Place, place
+from pipeline.release.reader import RemoteError
+from pipeline.release.remote import Client
 from pipeline.trust import keyring, sums
 from pipeline.trust.verify import SignatureError
 from tests.support import signers, webserver
@@ -20,6 +26,7 @@ from tests.support.published import FIRST, SECOND, put, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
     from tests.support.webserver import Site
@@ -69,7 +76,7 @@ def client(site: Site, tmp_path: Path) -> Client:
 
 
 def where(site: Site, file: str = "", pin: str = "") -> Place:
-    return remote.place(site.url(f"/r/{file}") + (f"#sha256={pin}" if pin else ""))
+    return place(site.url(f"/r/{file}") + (f"#sha256={pin}" if pin else ""))
 
 
 def reason(site: Site, tmp_path: Path, file: str = "", ring: keyring.Keyring = RING) -> str:
@@ -127,9 +134,9 @@ def test_a_pin_needs_no_key_and_only_takes_those_bytes(
     pin = sha(releases / "2" / ZST)
     pulled = client(site, tmp_path).pinned(where(site, ZST, pin))
     assert sha(pulled.path) == pin
-    with pytest.raises(RemoteError, match=f"has the sha256 {pin}, expected {'0' * 64}"):
+    with pytest.raises(NiftyError, match=f"has the sha256 {pin}, expected {'0' * 64}"):
         client(site, tmp_path).pinned(where(site, ZST, "0" * 64))
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [".lock", pin]
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [pin]
 
 
 @pytest.mark.parametrize("pinned", ["signed", "pinned"])
@@ -163,6 +170,26 @@ def test_a_rest_that_does_not_fit_is_fetched_whole(
     (tmp_path / "cache" / f"{pin}.part").write_bytes(b"?" * 100)
     site.answers[f"/r/{ZST}"] = [webserver.rest(content), webserver.whole(content)]
     assert client(site, tmp_path).signed(where(site), RING).path.read_bytes() == content
+
+
+def test_no_proxy_is_between_this_machine_and_itself(
+    releases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(releases / "2"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/"
+            pulled = Client(cache=tmp_path / "cache", machine=MACHINE, now=NOW).signed(
+                place(url), RING
+            )
+        finally:
+            server.shutdown()
+            thread.join()
+    assert sha(pulled.path) == pulled.place.pin
 
 
 # ----- attacks
@@ -292,28 +319,72 @@ def test_links_in_the_cache_are_not_followed(site: Site, releases: Path, tmp_pat
 
 def test_the_cache_keeps_what_was_used_last(site: Site, tmp_path: Path) -> None:
     kept = client(site, tmp_path)
-    remote.own(kept.cache)
+    cache.own(kept.cache)
     for number in range(9):
         path = kept.cache / f"{number:064x}"
         path.write_bytes(b"old")
         os.utime(path, (number, number))
     pulled = kept.signed(where(site), RING)
-    left = sorted(path.name for path in kept.cache.iterdir() if path.name != ".lock")
+    left = sorted(path.name for path in kept.cache.iterdir())
     assert left == sorted([pulled.path.name, *(f"{number:064x}" for number in (5, 6, 7, 8))])
+
+
+def test_two_runs_fetch_one_archive_once_and_others_do_not_wait(
+    site: Site, releases: Path, tmp_path: Path
+) -> None:
+    content, other = (
+        (releases / "2" / name).read_bytes() for name in (ZST, f"{stem('1')}.tar.zst")
+    )
+    pin = hashlib.sha256(content).hexdigest()
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        asked.set()
+        go.wait(20)
+        webserver.whole(content)(handler)  # type: ignore[arg-type] # a test server's own
+
+    site.answers[f"/r/{ZST}"] = [slow]
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(client(site, tmp_path).pinned, where(site, ZST, pin)) for _ in range(2)]
+        try:
+            assert asked.wait(20)
+            fast = client(site, tmp_path).signed(where(site, f"{stem('1')}.tar.zst"), RING)
+            assert fast.path.read_bytes() == other
+        finally:
+            go.set()
+        assert {one.result().path.read_bytes() for one in both} == {content}
+    assert [path for path, _ in site.requests].count(f"/r/{ZST}") == 1
 
 
 # ----- URLs
 
 
 def test_urls_mean_a_file_or_a_directory() -> None:
-    assert remote.place("https://x.org/a/b") == Place(base="https://x.org/a/b/", file="", pin="")
-    assert remote.place("https://x.org") == Place(base="https://x.org/", file="", pin="")
+    assert place("https://x.org/a/b") == Place(base="https://x.org/a/b/", file="", pin="")
+    assert place("https://x.org") == Place(base="https://x.org/", file="", pin="")
     one = f"https://x.org/a/n_1_arm64.tar.xz#sha256={'a' * 64}"
-    assert remote.place(one) == Place(
-        base="https://x.org/a/", file="n_1_arm64.tar.xz", pin="a" * 64
-    )
-    assert remote.place("http://127.0.0.1:8000/").base == "http://127.0.0.1:8000/"
-    assert remote.place("http://[::1]/").base == "http://[::1]/"
+    assert place(one) == Place(base="https://x.org/a/", file="n_1_arm64.tar.xz", pin="a" * 64)
+    assert place("http://127.0.0.1:8000/").base == "http://127.0.0.1:8000/"
+    assert place("http://[::1]/").base == "http://[::1]/"
+    assert place("oci://x.org/a/b") == Place(base="oci://x.org/a/b", file=":latest")
+    by_digest = f"oci://x.org/a:t@sha256:{'b' * 64}#sha256={'a' * 64}"
+    assert place(by_digest) == Place(base="oci://x.org/a", file=f"@sha256:{'b' * 64}", pin="a" * 64)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://h.org/r/", "https://H.org:443/r"),
+        ("http://127.0.0.1:80/", "http://127.0.0.1"),
+        ("https://[2001:DB8::1]:443/", "https://[2001:db8::1]/"),
+        ("https://h.org:8443/", "https://h.org:08443/"),
+        ("oci://H.org:443/a:1", "oci://h.org/a:2"),
+        ("oci://localhost:80/a", "oci://LOCALHOST/a"),
+    ],
+)
+def test_two_ways_to_write_a_source_are_one(one: str, other: str) -> None:
+    assert place(one).base == place(other).base
+    assert place("https://h.org:80/").base == "https://h.org:80/"
 
 
 @pytest.mark.parametrize(
@@ -329,8 +400,11 @@ def test_urls_mean_a_file_or_a_directory() -> None:
         ("https://x.org/?a=b", "a query"),
         ("https://x.org:99999/", "no URL"),
         ("https://x.org/%2e%2e%2fa.tar", "no name of an archive"),
+        ("oci://x.org", "no host with a name behind it"),
+        ("oci://x.org/a@sha256:1", "a digest is sha256:"),
+        ("oci://x.org/a#sha256=1", "64 hex digits"),
     ],
 )
 def test_urls_that_cannot_be_used_are_said(url: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        remote.place(url)
+        place(url)
