@@ -12,20 +12,25 @@ from typing import TYPE_CHECKING
 from pipeline.commands.tables import print_json, print_table
 from pipeline.errors import NiftyError, UsageError
 from pipeline.program import to_type
-from pipeline.release import check, remote
+from pipeline.release import check, remote, stored
 from pipeline.release.place import place
 from pipeline.settings import is_url
 from pipeline.trust import keyring
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.release.check import Check
     from pipeline.settings import Settings
+    from pipeline.trust.keyring import Keyring
 
 
 def run(settings: Settings) -> None:
     """Print every check of the release in from=; raise NiftyError if one fails."""
     if not settings.source:
         raise UsageError(
-            "verify what?", hint=to_type("verify from=FOLDER keyring=FILE, or from=https://…")
+            "verify what?",
+            hint=to_type("verify from=FOLDER keyring=FILE, or from=https://…, oci://…"),
         )
     if not settings.keyring:
         raise UsageError(
@@ -34,20 +39,7 @@ def run(settings: Settings) -> None:
         )
     ring = keyring.load(Path(settings.keyring))
     now = datetime.now(UTC)
-    if is_url(settings.source):
-        where = place(settings.source, variable="from")
-        if where.file:
-            raise UsageError(f"from={settings.source}: the directory of a release is verified")
-        with tempfile.TemporaryDirectory(prefix="nifty-verify-") as made:
-            folder = Path(made)
-            client = remote.Client(cache=folder, machine=os.uname().machine, now=now)
-            client.release(where, ring, folder)
-            found = list(check.directory(folder, ring, now=now, fresh=settings.fresh))
-    else:
-        folder = Path(settings.source)
-        if not folder.is_dir():
-            raise NiftyError(f"{folder}: no such directory")
-        found = list(check.directory(folder, ring, now=now, fresh=settings.fresh))
+    found = list(_checks(settings, ring, now))
     if settings.format == "json":
         print_json([asdict(one) for one in found])
     else:
@@ -56,3 +48,23 @@ def run(settings: Settings) -> None:
     wrong = [one.name for one in found if not one.is_right]
     if wrong:
         raise NiftyError(f"{len(wrong)} of {len(found)} checks failed: use nothing of this")
+
+
+def _checks(settings: Settings, ring: Keyring, now: datetime) -> Iterator[Check]:
+    if not is_url(settings.source):
+        folder = Path(settings.source)
+        if not folder.is_dir():
+            raise NiftyError(f"{folder}: no such directory")
+        yield from check.directory(folder, ring, now=now, fresh=settings.fresh)
+        return
+    where = place(settings.source, variable="from")
+    if where.pin or (where.file and not where.is_stored):
+        raise UsageError(f"from={settings.source}: a whole release is verified, not a file of it")
+    with tempfile.TemporaryDirectory(prefix="nifty-verify-") as made:
+        folder, machine = Path(made), os.uname().machine
+        if where.is_stored:
+            of_registry = stored.Client(cache=folder, machine=machine, now=now)
+            yield from of_registry.checked(where, ring, fresh=settings.fresh)
+        else:
+            of_server = remote.Client(cache=folder, machine=machine, now=now)
+            yield from of_server.checked(where, ring, folder, fresh=settings.fresh)

@@ -64,14 +64,21 @@ def index(content: bytes) -> dict[str, dict[str, Any]]:
 
 
 def directory(
-    folder: Path, keyring: Keyring | None, *, now: datetime, fresh: int | None = None
+    folder: Path,
+    keyring: Keyring | None,
+    *,
+    now: datetime,
+    fresh: int | None = None,
+    bring: Callable[[str], None] = lambda _name: None,
 ) -> Iterator[Check]:
     """Each check of the release in *folder*, one after the other; without *keyring* none is signed.
 
     With *fresh* a signature may be so many days old. Whatever depends on what is wrong is not
-    looked at.
+    looked at. *bring* is called with each file's name before it is looked at: nothing that is not
+    signed is brought from elsewhere; it raises NiftyError.
     """
     try:
+        bring(sums.NAME)
         content = _read(folder / sums.NAME, sums.LIMIT)
         listed = sums.read(content)
     except NiftyError as error:
@@ -79,19 +86,19 @@ def directory(
         return
     yield Check(name=sums.NAME, is_right=True, found=f"{len(listed)} files")
     if keyring is not None:
-        check, signed = _signature(folder, content, keyring, now)
+        check, signed = _signature(folder, content, keyring, now, bring)
         yield check
         if signed is None:
             return
         if fresh is not None:
-            yield _said(
+            yield said(
                 "fresh",
                 lambda: memory.check_fresh(signed.created, fresh, now, name=sums.NAME),
                 f"signed on {signed.created:%Y-%m-%d}",
             )
     whole = []
     for name, digest in listed.items():
-        check = _file(folder / name, digest)
+        check = _file(folder / name, digest, bring)
         whole += [name] if check.is_right else []
         yield check
     yield _nothing_else(folder, listed)
@@ -107,7 +114,8 @@ def _read(path: Path, limit: int) -> bytes:
         raise CheckError(f"{path.name}: {error.strerror}") from error
 
 
-def _said(name: str, look: Callable[[], object], found: str) -> Check:
+def said(name: str, look: Callable[[], object], found: str) -> Check:
+    """What *look* raises is wrong; else *found* is what was found."""
     try:
         look()
     except NiftyError as error:
@@ -116,9 +124,10 @@ def _said(name: str, look: Callable[[], object], found: str) -> Check:
 
 
 def _signature(
-    folder: Path, content: bytes, keyring: Keyring, now: datetime
+    folder: Path, content: bytes, keyring: Keyring, now: datetime, bring: Callable[[str], None]
 ) -> tuple[Check, Signed | None]:
     try:
+        bring(sums.SIGNATURE)
         signature = _read(folder / sums.SIGNATURE, verify.LIMIT)
         signed = verify.verify(content, signature, keyring, name=sums.NAME, now=now)
     except NiftyError as error:
@@ -127,8 +136,9 @@ def _signature(
     return Check(name=sums.SIGNATURE, is_right=True, found=found), signed
 
 
-def _file(path: Path, digest: str) -> Check:
+def _file(path: Path, digest: str, bring: Callable[[str], None]) -> Check:
     try:
+        bring(path.name)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             state = os.fstat(file.fileno())
@@ -138,6 +148,8 @@ def _file(path: Path, digest: str) -> Check:
             if size > LARGEST:
                 return Check(name=path.name, is_right=False, found=f"{size} bytes: too many")
             found = hashlib.file_digest(file, "sha256").hexdigest()
+    except NiftyError as error:
+        return Check(name=path.name, is_right=False, found=error.message)
     except OSError as error:
         return Check(name=path.name, is_right=False, found=f"{error.strerror}")
     if found != digest:
@@ -172,7 +184,7 @@ def _index(folder: Path, listed: Mapping[str, str]) -> Check:
             raise CheckError(f"{names.INDEX}: not as the files: {some([*wrong, *unsaid])}")
 
     try:
-        return _said(names.INDEX, look, "names, sizes and sums agree")
+        return said(names.INDEX, look, "names, sizes and sums agree")
     except OSError as error:
         return Check(name=names.INDEX, is_right=False, found=f"{error.strerror}")
 

@@ -79,10 +79,14 @@ class Blob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """One architecture's: the published `.tar.zst`, whole, and what its manifest says."""
+    """One architecture's: the published `.tar.zst`, whole, and what its manifest says.
+
+    *engines*, if it is there, is its gzip layer: for an index that somebody else has packed.
+    """
 
     archive: bytes = field(repr=False)
     manifest: Manifest
+    engines: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +127,7 @@ def index(images: Sequence[Image]) -> Index:
     """The index of *images*, one for each architecture, in whatever order they come.
 
     Raises OciError if there is none, an architecture is there twice or has no name here, they are
-    not of one name, version and time, or an archive cannot be unpacked.
+    not of one name, version and time, an archive cannot be unpacked, or its gzip layer is another.
     """
     _refuse(images)
     ordered = sorted(images, key=lambda one: PLATFORMS[_architecture(one)]["architecture"])
@@ -137,7 +141,7 @@ def index(images: Sequence[Image]) -> Index:
         configs.append(config)
         platform = PLATFORMS[_architecture(image)]
         for layer, more in (
-            (Blob.of(GZIP, gzip(tar)), {}),
+            (Blob.of(GZIP, _for_engines(image, tar)), {}),
             (Blob.of(ZSTD, image.archive), {"annotations": {ZSTD_ANNOTATION: "true"}}),
         ):
             made = _manifest(image.manifest, config, layer)
@@ -309,6 +313,12 @@ def _refuse(images: Sequence[Image]) -> None:
         raise OciError(
             f"not of one release: {told}", hint="doit build arch=... for each, of one checkout"
         )
+
+
+def _for_engines(image: Image, tar: bytes) -> bytes:
+    if image.engines and _unpacked(image.engines) != tar:
+        raise OciError(f"the gzip layer for {_architecture(image)} is not the archive's content")
+    return image.engines or gzip(tar)
 
 
 def _unpacked(packed: bytes) -> bytes:

@@ -10,7 +10,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline import files
 from pipeline.errors import shown, some
 from pipeline.image import archive
 from pipeline.net.https import Expected
@@ -22,10 +21,11 @@ from pipeline.release.reader import RemoteError
 from pipeline.trust import keyring, memory, sums, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
+    from pipeline.release.check import Check
     from pipeline.trust.keyring import Keyring
     from pipeline.trust.verify import Signed
 
@@ -107,24 +107,28 @@ class Client:
         self._archive(found.url, digest, self._expected(where, listed, file))
         return pulled
 
-    def release(self, where: Place, ring: Keyring, folder: Path) -> None:
-        """Bring a whole release into *folder*, which is empty; nothing before its signature holds.
+    def checked(
+        self, where: Place, ring: Keyring, folder: Path, *, fresh: int | None = None
+    ) -> Iterator[Check]:
+        """Each check of a whole release, which is brought into *folder*, empty as yet.
 
-        Whether the files are those that are signed, `check` finds out.
+        Nothing is asked for before the signature over it holds.
         """
-        content = self._read(f"{where.base}{sums.NAME}", sums.LIMIT)
-        signature = self._read(f"{where.base}{sums.SIGNATURE}", verify.LIMIT)
-        name = f"{where.base}{sums.NAME}"
-        verify.verify(content, signature, ring, name=name, now=self.now)
-        files.write(folder / sums.NAME, content)
-        files.write(folder / sums.SIGNATURE, signature)
         left = LARGEST
-        for file in sums.read(content, name=name):
-            expected = Expected(size=left, by="are taken in all", is_most=True)
-            fetch = reader.fetcher(f"{where.base}{file}", expected, self.transport)
-            with (folder / file).open("xb") as sink:
+
+        def bring(name: str) -> None:
+            nonlocal left
+            limits = {sums.NAME: sums.LIMIT, sums.SIGNATURE: verify.LIMIT}
+            size = limits.get(name, left)
+            expected = Expected(
+                size=size, by="are taken" if name in limits else "are left in all", is_most=True
+            )
+            fetch = reader.fetcher(f"{where.base}{name}", expected, self.transport)
+            with (folder / name).open("xb") as sink:
                 fetch(sink, lambda _amount=1, /: None, 0)
                 left -= sink.tell()
+
+        return check.directory(folder, ring, now=self.now, fresh=fresh, bring=bring)
 
     def _expected(self, where: Place, listed: Mapping[str, str], file: str) -> Expected:
         """How large *file* is, by release.json if that is signed too."""

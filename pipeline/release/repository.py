@@ -12,6 +12,7 @@ from pipeline.errors import NiftyError, shown
 from pipeline.image import archive
 from pipeline.net.registry import descriptors, layers
 from pipeline.net.session import RegistryError, object_of
+from pipeline.program import to_type
 from pipeline.release import names, oci
 from pipeline.release.reader import RemoteError
 from pipeline.trust import keyring, sums, verify
@@ -70,7 +71,7 @@ def top(repository: Repository, name: str) -> oci.Blob:
     if object_of(content).get("mediaType") != oci.INDEX:
         raise RegistryError(
             f"{repository.title}: {name} is no index of OCI",
-            hint="only what 'doit push' sent can be taken",
+            hint="only what this program pushed can be taken",
         )
     return oci.Blob.of(oci.INDEX, content)
 
@@ -107,7 +108,7 @@ def layer(repository: Repository, index: oci.Blob, architecture: str) -> dict[st
             return found[0]
     raise RegistryError(
         f"{repository.title}: has no image for {shown(architecture) or 'nothing'} as zstd",
-        hint="only what 'doit push' sent can be taken",
+        hint="only what this program pushed can be taken",
     )
 
 
@@ -152,7 +153,7 @@ def signatures(repository: Repository, digest: str) -> Iterator[Sums]:
             continue
         limits = {sums.NAME: sums.LIMIT, sums.SIGNATURE: verify.LIMIT, names.KEYRING: keyring.LIMIT}
         content, signature, ring = (
-            _blob(repository, found.get(name), limit) for name, limit in limits.items()
+            blob(repository, found.get(name), limit) for name, limit in limits.items()
         )
         yield Sums(content=content, signature=signature, ring=ring)
 
@@ -167,7 +168,7 @@ def vouched(
     best: tuple[Signed, dict[str, str], Sums] | None = None
     why: NiftyError = RemoteError(
         f"{repository.title}: {index.digest} is signed by nobody: no {sums.NAME} refers to it",
-        hint="doit publish, then doit push, sends them; or pin it: @sha256:… or #sha256=…",
+        hint=f"pin it (@sha256:… or #sha256=…); {to_type('push')} sends them when it is published",
     )
     for one in signatures(repository, index.digest):
         name = f"{repository.title}: {sums.NAME}"
@@ -192,7 +193,7 @@ def archive_of(listed: Mapping[str, str], sha256: str) -> str:
     return next((one for one in found if one.endswith(".tar.zst")), "")
 
 
-def _blob(repository: Repository, descriptor: Mapping[str, Any] | None, limit: int) -> bytes:
+def blob(repository: Repository, descriptor: Mapping[str, Any] | None, limit: int) -> bytes:
     """What *descriptor* names, at most *limit* bytes; nothing if there is no such file."""
     if descriptor is None:
         return b""

@@ -13,7 +13,7 @@ from pipeline.net import login
 from pipeline.net.https import Expected
 from pipeline.net.registry import Registry
 from pipeline.net.transport import Transport
-from pipeline.release import names
+from pipeline.release import check_stored, names
 from pipeline.release import repository as contents
 from pipeline.release.cache import Cache
 from pipeline.release.place import Place
@@ -22,12 +22,13 @@ from pipeline.release.remote import Pulled
 from pipeline.trust import keyring, sums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
     from pipeline.progress import Step
     from pipeline.release import oci
+    from pipeline.release.check import Check
     from pipeline.trust.keyring import Keyring
 
 
@@ -95,6 +96,13 @@ class Client:
                 accept(pulled)
             self._archive(repository, where, found)
             return pulled
+
+    def checked(self, where: Place, ring: Keyring, *, fresh: int | None = None) -> Iterator[Check]:
+        """Each check of the release that *where* names, for whatever machine."""
+        with self._opened(where) as repository:
+            yield from check_stored.stored(
+                repository, where.file[1:], ring, now=self.now, fresh=fresh
+            )
 
     def _opened(self, where: Place) -> Registry:
         meant = where.reference

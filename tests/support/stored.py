@@ -7,14 +7,18 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.image import archive, manifest
 from pipeline.net.registry import Registry
-from pipeline.release import names, oci, registry
+from pipeline.release import documents, names, oci, registry
 from pipeline.trust import sums
 from tests.support import signers
 from tests.support.oci_image import oci_image
+from tests.support.published import stem
 from tests.support.registry import FAST
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.net.reference import Reference
     from tests.support.registry import Fake
 
@@ -57,10 +61,20 @@ def release(
             for word, one in zip(words, images, strict=True)
         }
     )
-    documents = {sums.NAME: content}
+    about = {sums.NAME: content}
     if signer is not None:
-        documents |= {sums.SIGNATURE: signer.sign(content), names.KEYRING: signer.certificate}
-    return Release(index=index, image=images[0], about=oci.referrers(index, documents))
+        about |= {sums.SIGNATURE: signer.sign(content), names.KEYRING: signer.certificate}
+    return Release(index=index, image=images[0], about=oci.referrers(index, about))
+
+
+def published(folder: Path) -> Release:
+    """The release in *folder*, of one version for this machine, as `doit push` has it."""
+    packed = (folder / f"{stem()}.tar.zst").read_bytes()
+    inside = manifest.read(archive.read(packed), name="published")
+    image = oci.Image(archive=packed, manifest=inside)
+    index = oci.index([image])
+    about = oci.referrers(index, documents.of_release(folder, [image]))
+    return Release(index=index, image=image, about=about)
 
 
 def push(made: Release, to: Reference, *tags: str) -> None:

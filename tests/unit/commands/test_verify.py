@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,12 +12,16 @@ import pytest
 from pipeline import settings as variables
 from pipeline.commands import verify as command
 from pipeline.errors import NiftyError, UsageError
-from pipeline.release import keys
-from tests.support import signers, webserver
+from pipeline.release import documents, keys, oci, remote
+from tests.support import signers, stored, webserver
 from tests.support.published import FIRST, put, stem
+from tests.support.registry import faking
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.registry import Fake
 
 SIGNER = signers.signer()
 
@@ -61,16 +67,135 @@ def test_a_good_release_passes_and_a_changed_one_does_not(
         assert next(line.split()[1] for line in told if line.startswith("FAIL")) == changed.name
 
 
-def test_a_server_that_sends_without_end_is_left(
-    ring: str, release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", ["SHA256SUMS", "SHA256SUMS.gpg", f"{stem()}.json"])
+def test_a_server_that_sends_without_end_is_left_and_what_was_looked_at_is_told(
+    ring: str, release: Path, tmp_path: Path, name: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     with webserver.serving(tmp_path) as site:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(site.authorities))
+        monkeypatch.setattr(remote, "LARGEST", 1 << 20)
         for path in release.iterdir():
             site.answers[f"/r/{path.name}"] = [webserver.whole(path.read_bytes())]
-        site.answers["/r/SHA256SUMS"] = [webserver.endless(chunked=True)]
-        with pytest.raises(NiftyError, match="sends more than 1048576 bytes"):
-            doit_verify(source=site.url("/r"), keyring=ring)
+        site.answers[f"/r/{name}"] = [webserver.endless(chunked=True)]
+        with pytest.raises(NiftyError, match=r"\d of \d+ checks failed"):
+            doit_verify(source=site.url("/r"), keyring=ring, format="json")
+    told = json.loads(capsys.readouterr().out)
+    wrong = next(one for one in told if not one["is_right"])
+    assert wrong["name"] == name
+    assert "sends more than" in wrong["found"]
+    if name == "SHA256SUMS.gpg":
+        assert [one["name"] for one in told] == ["SHA256SUMS", "SHA256SUMS.gpg"]
+        asked = {path for path, _headers in site.requests}
+        assert asked == {"/r/SHA256SUMS", "/r/SHA256SUMS.gpg"}
+
+
+# ----- in a registry
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    with faking() as one:
+        yield one
+
+
+def checks(fake: Fake, ring: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What was found to be right, and in capitals WRONG what was not."""
+    with suppress(NiftyError):
+        doit_verify(source=stored.image_url(fake), keyring=ring, format="json")
+    told = json.loads(capsys.readouterr().out)
+    return {
+        one["name"]: one["found"] if one["is_right"] else f"WRONG {one['found']}" for one in told
+    }
+
+
+def test_a_release_in_a_registry_is_looked_at_check_by_check(
+    release: Path, ring: str, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = stored.published(release)
+    stored.push(made, fake.reference(), "2026.11")
+    doit_verify(source=stored.image_url(fake), keyring=ring)
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in told[1:]] == [
+        ["ok", "SHA256SUMS"], ["ok", "SHA256SUMS.gpg"], ["ok", f"{stem()}.tar.zst"],
+        ["ok", "image"], ["ok", "index"], ["ok", "nifty-keyring.pgp"], ["ok", "nothing"],
+    ]  # fmt: skip
+    assert f"{made.index.blob.digest}: manifests, configurations and gzip" in told[5]
+
+
+def test_documents_of_others_are_counted_and_not_believed(
+    release: Path, ring: str, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = stored.published(release)
+    other = oci.referrers(made.index, {f"{stem()}.vex.json": b"harmless, all of it"})
+    stored.push(replace(made, about=(*made.about, *other)), fake.reference(), "2026.11")
+    assert checks(fake, ring, capsys)["nothing else"].startswith("1 other documents refer to it")
+
+
+def test_somebody_else_s_signature_ends_it(
+    release: Path, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored.push(stored.published(release), fake.reference(), "2026.11")
+    (tmp_path / "mallory.pgp").write_bytes(signers.signer("Mallory <m@x.org>").certificate)
+    told = checks(fake, str(tmp_path / "mallory.pgp"), capsys)
+    assert list(told) == ["SHA256SUMS.gpg"]
+    assert "which" in told["SHA256SUMS.gpg"]
+    fake.manifests.clear()
+    assert checks(fake, str(tmp_path / "mallory.pgp"), capsys)["index"].startswith("WRONG")
+
+
+@pytest.mark.parametrize("what", ["configuration", "gzip layer", "annotation", "more"])
+def test_what_engines_would_run_is_what_is_signed(
+    release: Path, ring: str, fake: Fake, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever may write to a registry has the sums refer to an index of their own."""
+    made = stored.published(release)
+    table = json.loads(made.index.blob.content)
+    told = json.loads(made.index.entries[0].manifest.content)
+    entries = list(made.index.entries)
+    configs = list(made.index.configs)
+    match what:
+        case "configuration":
+            config = json.loads(configs[0].content)
+            config["config"]["Cmd"] = ["/bin/sh", "-c", "evil"]
+            configs.append(oci.Blob.of(oci.CONFIG, json.dumps(config).encode()))
+            told["config"] = configs[-1].descriptor()
+        case "gzip layer":
+            layer = oci.Blob.of(oci.GZIP, oci.gzip(b"evil" * 128))
+            configs.append(layer)
+            told["layers"] = [layer.descriptor()]
+        case "annotation":
+            told["annotations"] |= {"evil": "yes"}
+    changed = oci.Blob.of(oci.MANIFEST, json.dumps(told).encode())
+    entries.append(replace(entries[0], manifest=changed))
+    described = {**table["manifests"][0], **changed.descriptor()}
+    if what == "more":
+        table["manifests"].append({**described, "platform": {"architecture": "arm", "os": "linux"}})
+    else:
+        table["manifests"][0] = described
+    blob = oci.Blob.of(oci.INDEX, json.dumps(table).encode())
+    index = replace(made.index, blob=blob, entries=tuple(entries), configs=tuple(configs))
+    about = oci.referrers(index, documents.of_release(release, [made.image]))
+    stored.push(
+        stored.Release(index=index, image=made.image, about=about), fake.reference(), "2026.11"
+    )
+    found = checks(fake, ring, capsys)
+    assert found["index"].startswith("WRONG")
+    assert found["SHA256SUMS.gpg"].startswith("Nifty")
+
+
+def test_a_registry_that_lies_is_told_of(
+    release: Path, ring: str, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = stored.published(release)
+    stored.push(made, fake.reference(), "2026.11")
+    for digest in (
+        f"sha256:{made.sha256}",
+        *(blob.digest for one in made.about for blob in one.blobs),
+    ):
+        fake.blobs[digest] = fake.blobs[digest][:-1] + b"?"
+    told = checks(fake, ring, capsys)
+    assert all("sends other bytes" in found for found in told.values()), told
 
 
 def test_what_is_missing_is_asked_for(ring: str, tmp_path: Path) -> None:
