@@ -7,6 +7,44 @@ from typing import Any
 from pipeline.tasks import build, misspelt
 from pipeline.tasks.actions import Reporter, always, end_tidily, made
 from pipeline.tasks.database import database
+from pipeline.tasks.host import (
+    task_backup,
+    task_console,
+    task_deploy,
+    task_doctor,
+    task_firewall,
+    task_restart,
+    task_restore,
+    task_shell,
+    task_ssh,
+    task_start,
+    task_status,
+    task_stop,
+    task_telnet,
+    task_undeploy,
+    task_upgrade,
+    task_verify,
+)
+
+__all__ = [
+    "DOIT_CONFIG",
+    "task_backup",
+    "task_console",
+    "task_deploy",
+    "task_doctor",
+    "task_firewall",
+    "task_restart",
+    "task_restore",
+    "task_shell",
+    "task_ssh",
+    "task_start",
+    "task_status",
+    "task_stop",
+    "task_telnet",
+    "task_undeploy",
+    "task_upgrade",
+    "task_verify",
+]
 
 end_tidily()
 
@@ -80,9 +118,9 @@ def task_publish() -> Any:
     return made(build.publish)
 
 
-def task_verify() -> Any:
-    """Check a release as a stranger does, without root (from=FOLDER|URL keyring=FILE)"""
-    return made(always("verify"), archives=True)
+def task_pyz() -> Any:
+    """Pack the host's half as one file (python=3.11,3.13 arch=x86_64,aarch64; renew=yes: pins)"""
+    return made(build.pyz, several=True)
 
 
 def task_ci() -> Any:
@@ -108,81 +146,6 @@ def task_inspect() -> Any:
 def task_push() -> Any:
     """Push the image to a registry (to=oci://HOST/NAME tag=... dry=yes format=json)"""
     return made(always("push"))
-
-
-def task_deploy() -> Any:
-    """Deploy instances on this host (count=1000 first=1 | name=slick port=2100; start=yes)"""
-    return made(always("deploy"), archives=True)
-
-
-def task_start() -> Any:
-    """Start instances and wait for SSH (all, or count= first=, names=1,7,slick)"""
-    return made(always("start"), archives=True)
-
-
-def task_stop() -> Any:
-    """Stop instances (all, or count= first=, names=)"""
-    return made(always("stop"), archives=True)
-
-
-def task_restart() -> Any:
-    """Stop and start instances"""
-    return made(always("restart"), archives=True)
-
-
-def task_status() -> Any:
-    """Show instances: port, image, running, SSH, memory (format=json)"""
-    return made(always("status"), archives=True)
-
-
-def task_ssh() -> Any:
-    """Open a shell in an instance (name=7)"""
-    return made(always("ssh"), archives=True)
-
-
-def task_upgrade() -> Any:
-    """Move instances to another image (image=... batch=50), or back (rollback=yes)"""
-    return made(always("upgrade"), archives=True)
-
-
-def task_backup() -> Any:
-    """Write instances into one file (to=FILE; all, or count= first=, names=; stop=yes, dry=yes)"""
-    return made(always("backup"), archives=True)
-
-
-def task_restore() -> Any:
-    """Make instances of a backup on this host (from=FILE names=1,7 dry=yes start=yes)"""
-    return made(always("restore"), archives=True)
-
-
-def task_undeploy() -> Any:
-    """Stop and remove instances (asks, or yes=yes)"""
-    return made(always("undeploy"), archives=True)
-
-
-def task_doctor() -> Any:
-    """Show what this host lacks for count=1000; fix=yes mends it, undo=yes takes that back"""
-    return made(always("doctor"), archives=True)
-
-
-def task_shell() -> Any:
-    """Open a shell in an image, deployed or not, without root (image=PATH, command="ls /")"""
-    return made(always("shell"), archives=True)
-
-
-def task_console() -> Any:
-    """Boot a stopped instance on this terminal, or open a root shell in a running one (name=7)"""
-    return made(always("console"), archives=True)
-
-
-def task_telnet() -> Any:
-    """Serve telnet to this host (mode=inetd|forking|socket|off port=12323 listen=127.0.0.1)"""
-    return made(always("telnet"), archives=True)
-
-
-def task_firewall() -> Any:
-    """Print rules that open the instances' ports; apply=yes loads them, undo=yes removes them"""
-    return made(always("firewall"), archives=True)
 
 
 def task_bench() -> Any:

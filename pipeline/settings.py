@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 ARCHITECTURES = ("x86_64", "aarch64", "riscv64")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 
 class VariablesError(ProblemsError, UsageError):
@@ -32,6 +33,7 @@ class Settings:
 
     apply: bool = False
     arch: str = "x86_64"
+    arches: tuple[str, ...] = ()  # all that arch= names; arch is the first
     authorized_keys: str = ""
     batch: int = 50
     boot: bool = False
@@ -67,6 +69,7 @@ class Settings:
     parts: tuple[str, ...] = ()
     port: int | None = None
     prefix: Path = Path("/home")
+    python: tuple[str, ...] = ()
     register: bool = False
     renew: bool = False
     revoke: str = ""
@@ -233,7 +236,7 @@ _LEAST_DISK, _MOST_DISK = 1 << 20, 1 << 50
 
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "apply": _truth,
-    "arch": _choice(*ARCHITECTURES),
+    "arch": _several(_choice(*ARCHITECTURES)),
     "authorized_keys": _path,
     "batch": _whole(1, _MOST),
     "boot": _truth,
@@ -270,6 +273,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "parts": _several(_choice("build", "image", "deploy", "start")),
     "port": _whole(1, 65535),
     "prefix": _directory,
+    "python": _several(_choice(*PYTHONS)),
     "register": _truth,
     "renew": _truth,
     "revoke": _fingerprint,
@@ -293,8 +297,10 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
 _FIELDS = {"from": "source"}
 
 
-def parse(variables: Mapping[str, str], *, images: Iterable[str]) -> Settings:
+def parse(variables: Mapping[str, str], *, images: Iterable[str] | None) -> Settings:
     """Settings of *variables*, a name and its text each; *images* are the recipes there are.
+
+    None: there can be none, without a checkout.
 
     Raises VariablesError with every problem.
     """
@@ -314,8 +320,12 @@ def parse(variables: Mapping[str, str], *, images: Iterable[str]) -> Settings:
             values[_FIELDS.get(name, name)] = _PARSERS[name](text)
         except ValueError as error:
             problems.append(f"{name}={text}: expected {error}")
-    image, there = values.get("image", "nifty"), sorted(images)
-    if "image" in values and not is_path(image) and image not in there:
+    if "arch" in variables and not isinstance(values.get("arch"), str | None):
+        values |= {"arches": values["arch"], "arch": values["arch"][0]}
+    image, there = values.get("image", "nifty"), sorted(images or ())
+    if images is None and "image" in values and not is_path(image):
+        problems.append(f"image={image}: expected the path of an archive, or the URL of a release")
+    elif "image" in values and not is_path(image) and image not in there:
         close = difflib.get_close_matches(image, there, n=1)
         tip = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(there)}"
         problems.append(f"image={image}: no recipes/images/{image}.toml; {tip}")

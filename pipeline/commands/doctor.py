@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline import terminal
 from pipeline.commands import obtain
 from pipeline.commands.choose import is_choosing, known_there
-from pipeline.commands.places import artifacts, layout_of
+from pipeline.commands.places import is_there, layout_of
 from pipeline.commands.ready import as_root, of_those, typed, wanted_of
 from pipeline.commands.tables import print_table
 from pipeline.errors import NiftyError, ProblemsError, UsageError, reason
@@ -82,8 +82,7 @@ def _examined(settings: Settings) -> Examination:
     is_counted = settings.name is None and not settings.names
     wanted = wanted_of(replace(settings, count=settings.count or 1) if is_counted else settings)
     # a host may be looked at before there is an image
-    is_named = "image" in settings.given or artifacts(settings)[0].is_file()
-    image = images.load(obtain.image(settings).path) if is_named else None
+    image = images.load(obtain.image(settings).path) if is_there(settings) else None
     return examination.examine(
         wanted,
         image,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, UsageError
 from pipeline.host.state.layout import Layout
 from pipeline.paths import PROJECT
+from pipeline.program import HAS_CHECKOUT
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -29,15 +30,26 @@ def artifacts(settings: Settings) -> tuple[Path, Path, Path]:
 
 
 def image_path(settings: Settings) -> Path:
-    """The archive that the command line means. Raises NiftyError if it is not built yet."""
+    """The archive that the command line means. Raises NiftyError if it is not there."""
     if settings.image_is_path:
         return Path(settings.image)
+    if not HAS_CHECKOUT:
+        raise UsageError(
+            "which image? Without a checkout there is none that was built here",
+            hint="image=PATH of an archive, or image=https://… of a release",
+        )
     path = artifacts(settings)[0]
     if not path.is_file():
         raise NiftyError(
             f"{path}: not built yet", hint="doit build, as an ordinary user; or image=PATH"
         )
     return path
+
+
+def is_there(settings: Settings) -> bool:
+    """Whether there is an image to look at: named, or built here."""
+    is_named = "image" in settings.given
+    return is_named or (HAS_CHECKOUT and artifacts(settings)[0].is_file())
 
 
 def layout_of(settings: Settings) -> Layout:

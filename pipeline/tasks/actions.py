@@ -18,6 +18,7 @@ from doit.reporter import ConsoleReporter
 from pipeline import terminal
 from pipeline.errors import FULL_DISK, NiftyError, reason
 from pipeline.paths import PROJECT
+from pipeline.program import HAS_CHECKOUT
 from pipeline.run import end_with_parent
 from pipeline.settings import Settings, VariablesError, parse
 
@@ -34,14 +35,18 @@ PLAIN_IO = {"capture": False}
 
 
 def made(
-    maker: Callable[[Settings], Task | Iterator[Task]], *, archives: bool = False
+    maker: Callable[[Settings], Task | Iterator[Task]],
+    *,
+    archives: bool = False,
+    several: bool = False,
 ) -> Task | Iterator[Task]:
     """The tasks *maker* makes of this run's settings; if those are wrong, each only says so.
 
     With *archives*, image= may be the path of one: the host half takes what others built.
+    With *several*, arch= may name more than one.
     """
     try:
-        return maker(_settings(archives=archives))
+        return maker(_settings(archives=archives, several=several))
     except VariablesError as error:
         tasks = maker(Settings())  # so that every task is still known by its name
         if isinstance(tasks, dict):
@@ -85,11 +90,16 @@ def _refusal(task: Task, message: str) -> Task:
 
 
 @cache
-def _settings(*, archives: bool) -> Settings:
+def _settings(*, archives: bool, several: bool) -> Settings:
     # get_var asks for one name at a time, and a misspelt one would never be asked for
     given: Mapping[str, str] = doit_cmd._CMDLINE_VARS or {}  # noqa: SLF001
     recipes = (path.stem for path in (PROJECT / "recipes/images").glob("*.toml"))
-    settings = parse(given, images=recipes)
+    settings = parse(given, images=recipes if HAS_CHECKOUT else None)
+    if len(settings.arches) > 1 and not several:
+        raise VariablesError(
+            "these variables cannot be meant so:",
+            [f"arch={','.join(settings.arches)}: expected one architecture"],
+        )
     if settings.image_is_path and not archives:
         raise VariablesError(
             "these variables cannot be meant so:",
@@ -117,19 +127,34 @@ def action(function: Callable[P, Any]) -> Callable[P, Any]:
             return (TaskFailed if error.exit_code == 1 else TaskError)(str(error))
         except ModuleNotFoundError as error:
             wheel = (error.name or "pipeline").partition(".")[0]
-            if wheel == "pipeline":
+            if wheel != "pipeline":
+                return TaskFailed(f"{wheel} is not installed in {sys.prefix}\nhint: {_install()}")
+            if HAS_CHECKOUT:
                 raise
-            return TaskFailed(f"{wheel} is not installed in {sys.prefix}\nhint: {_INSTALL}")
+            return TaskFailed(f"that needs what builds images ({error.name})\nhint: {_BUILDS}")
         except OSError as error:
             if error.errno not in _HINTS:
                 raise
-            return TaskFailed(f"{reason(error)}\nhint: {_HINTS[error.errno]}")
+            return TaskFailed(f"{reason(error)}\nhint: {_hint(error.errno)}")
         return result if isinstance(result, dict) else None
 
     return guarded
 
 
-_INSTALL = "pip install -e '.[build,test]' in this virtual environment"
+def _install() -> str:
+    here = "pip install -e '.[build,test]' in this virtual environment"
+    return here if HAS_CHECKOUT else "get this program anew: it is not whole"
+
+
+def _hint(number: int) -> str:
+    if HAS_CHECKOUT:
+        return _HINTS[number]
+    return (
+        "make room on that file system" if _HINTS[number] == FULL_DISK else "be its owner, or root"
+    )
+
+
+_BUILDS = "type it in a checkout of nifty"
 _OWNER = "build as the user who owns artifacts/, or remove what another user left there"
 _HINTS = {
     errno.EACCES: _OWNER,

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-def install(tasks: Iterable[str]) -> None:
-    """From now on a misspelt name is answered with the nearest one of *tasks* and commands."""
-    commands = tuple(command.get_name() for command in DoitMain.DOIT_CMDS)
+def install(tasks: Iterable[str], classes: Iterable[Any] = DoitMain.DOIT_CMDS) -> None:
+    """From now on a misspelt name is answered with the nearest one of *tasks* and commands.
+
+    *classes*: those commands, doit's own.
+    """
+    commands = tuple(command.get_name() for command in classes)
     known = tuple(tasks)
     plain = Exception.__str__
 
@@ -38,7 +41,7 @@ def install(tasks: Iterable[str]) -> None:
 
     InvalidCommand.__str__ = told
     Info._execute = _refusing(Info._execute)  # noqa: SLF001 (as the module says)
-    for command in DoitMain.DOIT_CMDS:
+    for command in classes:
         if hasattr(command, "_execute"):
             command._execute = _heard(command._execute)  # noqa: SLF001
 

@@ -47,8 +47,8 @@ def test_every_variable_is_taken() -> None:
               "format": "json", "file": "/bin/ls", "count": "1000"}  # fmt: skip
     found = settings.parse(given_, images=IMAGES)
     assert found == Settings(
-        image="nifty-prebuilt", arch="aarch64", offline=True, jobs=3, format="json",
-        file="/bin/ls", count=1000,
+        image="nifty-prebuilt", arch="aarch64", arches=("aarch64",), offline=True, jobs=3,
+        format="json", file="/bin/ls", count=1000,
     )  # fmt: skip
 
 
@@ -145,3 +145,17 @@ def test_no_name_loses_its_beginning_without_a_word(name: str) -> None:
     told = "expected the name of an instance: a letter or a number first, not '-gawk'"
     assert problems(name=name) == (f"name={name}: {told}",)
     assert problems(names=f"1,{name}") == (f"names=1,{name}: {told}",)
+
+
+def test_several_architectures_are_several_and_the_first_is_the_one() -> None:
+    found = settings.parse({"arch": "aarch64,x86_64"}, images=IMAGES)
+    assert (found.arch, found.arches) == ("aarch64", ("aarch64", "x86_64"))
+
+
+def test_without_a_checkout_an_image_is_a_file() -> None:
+    with pytest.raises(VariablesError) as caught:
+        settings.parse({"image": "nifty"}, images=None)
+    assert caught.value.problems == (
+        "image=nifty: expected the path of an archive, or the URL of a release",
+    )
+    assert settings.parse({"image": "./x.tar"}, images=None).image == "./x.tar"

@@ -1,0 +1,69 @@
+"""`doit pyz`: the host's half becomes one file for each Python and machine."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from typing import TYPE_CHECKING
+
+from pipeline import files, terminal
+from pipeline.commands.places import ARTIFACTS, CACHE, RECIPES
+from pipeline.errors import NiftyError, reason
+from pipeline.onefile import lock, modules, pack, wheels
+from pipeline.onefile.wheels import Target
+from pipeline.paths import PROJECT
+from pipeline.progress import say
+from pipeline.settings import PYTHONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pipeline.onefile.lock import Pin
+    from pipeline.settings import Settings
+
+LOCK = RECIPES / "host-wheels.txt"
+# What these files are called in artifacts/ and in a release.
+PATTERN = "nifty-host-*.pyz"
+
+
+def run(settings: Settings, commands: Iterable[str]) -> None:
+    """Make the files, which have *commands*; or, with renew=yes, the pins of their wheels."""
+    targets = [
+        Target(python=python, machine=machine)
+        for python in settings.python or PYTHONS
+        for machine in settings.arches or wheels.MACHINES
+    ]
+    try:
+        if settings.renew:
+            _renew()
+            return
+        pins = lock.read(LOCK)
+        inside = modules.closure(
+            PROJECT, ["pipeline.tasks.host", *(f"pipeline.commands.{name}" for name in commands)]
+        )
+        for target in targets:
+            path = _make(target, pins, inside, offline=settings.offline)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            terminal.lines(f"{digest}  {path.relative_to(PROJECT)}")
+    except OSError as error:
+        raise NiftyError(reason(error, ARTIFACTS)) from error
+
+
+def _make(target: Target, pins: Sequence[Pin], inside: dict[str, Path], *, offline: bool) -> Path:
+    found = wheels.fetch(target, pins, CACHE / "wheels" / target.stem, LOCK, offline=offline)
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    path = ARTIFACTS / pack.name(target)
+    content = pack.pack(target, found, inside, version)
+    if not files.holds(path, content):
+        files.put_cached(path, content, mode=0o755)
+    return path
+
+
+def _renew() -> None:
+    every = [Target(python=one, machine=other) for one in PYTHONS for other in wheels.MACHINES]
+    say(f"the newest wheels for {len(every)} kinds of hosts are downloaded: minutes")
+    pins = wheels.newest(every, PROJECT)
+    files.put_cached(LOCK, lock.text(pins).encode())
+    say(f"{LOCK.relative_to(PROJECT)}: {len(pins)} distributions")
