@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import files, terminal
-from pipeline.commands.places import ARTIFACTS, ENDINGS, RELEASE
+from pipeline.builder.sources.store import Store
+from pipeline.commands.places import ARTIFACTS, ENDINGS, RELEASE, STORE
 from pipeline.commands.recipes import load
 from pipeline.errors import NiftyError, UsageError, some
 from pipeline.image import archive, manifest
+from pipeline.paths import PROJECT
 from pipeline.progress import say
-from pipeline.release import keys, names
-from pipeline.release.publish import Built, items, publish
+from pipeline.release import builders, keys, names
+from pipeline.release.contents import Built, Workshop, items, of_all
+from pipeline.release.publish import Terms, publish
 from pipeline.settings import ARCHITECTURES
 from pipeline.trust import keyring, sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from pipeline.release.keys import Signing
     from pipeline.settings import Settings
@@ -40,9 +45,26 @@ def run(settings: Settings) -> None:
         text = keys.armored(ring if known is None else known.binary)
         if warning := signing.warning(now):
             say(f"warning: {warning}")
-    given = items(several, load())
+    recipes = load()
+    shop = Workshop(
+        recipes=recipes,
+        store=Store(root=STORE),
+        project=PROJECT,
+        builder=builders.builder(os.environ, PROJECT),
+        key=_provenance_key(signing),
+    )
     is_new = publish(
-        RELEASE, given, signing, ring, keep=settings.keep, now=now, text=text, fresh=settings.fresh
+        RELEASE,
+        items(several, recipes),
+        signing,
+        ring,
+        Terms(
+            keep=settings.keep,
+            now=now,
+            text=text,
+            fresh=settings.fresh,
+            more=[of_all(several, shop)],
+        ),
     )
     if not is_new:
         say(f"{RELEASE}: published already, nothing to do")
@@ -52,6 +74,15 @@ def run(settings: Settings) -> None:
         say(f"signed by {signing.certificate.title}, key {signing.key.fingerprint}")
         say(f"to a server: all files first, then {sums.NAME}, {sums.SIGNATURE} last")
     terminal.lines(*(str(path) for path in sorted(RELEASE.iterdir())))
+
+
+def _provenance_key(signing: Signing | None) -> Ed25519PrivateKey | None:
+    if signing is None:
+        return None
+    key = signing.ed25519()
+    if key is None:
+        say(f"no {names.PROVENANCE}: provenance is signed by an ed25519 key, which this is not")
+    return key
 
 
 def _signing(settings: Settings, known: Keyring | None, now: datetime) -> Signing | None:

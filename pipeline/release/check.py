@@ -16,7 +16,7 @@ from pipeline import files
 from pipeline.errors import NiftyError, shown, some
 from pipeline.image import archive, manifest
 from pipeline.image.rootfs import File
-from pipeline.release import names
+from pipeline.release import envelope, names
 from pipeline.trust import memory, sums, verify
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ def directory(
     yield _nothing_else(folder, listed)
     if names.INDEX in whole:
         yield _index(folder, listed)
+    for name in whole:
+        if (named := names.parse(name)) and named.ending == names.PROVENANCE:
+            yield _provenance(folder / name, named, listed, keyring, now)
     yield from _images(folder, whole)
 
 
@@ -187,6 +190,52 @@ def _index(folder: Path, listed: Mapping[str, str]) -> Check:
         return said(names.INDEX, look, "names, sizes and sums agree")
     except OSError as error:
         return Check(name=names.INDEX, is_right=False, found=f"{error.strerror}")
+
+
+def _provenance(
+    path: Path,
+    named: names.Named,
+    listed: Mapping[str, str],
+    keyring: Keyring | None,
+    now: datetime,
+) -> Check:
+    """A statement about all files of its version, signed by a key of *keyring* that is good."""
+    name = f"provenance {path.name}"
+    try:
+        there = envelope.read(_read(path, envelope.LIMIT))
+        found = f"about {_about(there.payload, named, listed)} files"
+        if keyring is not None:
+            signed = there.signed_by(envelope.public(raw) for raw in _good(keyring, now))
+            if not signed:
+                raise CheckError(f"no signature of a key in {keyring.name} that is good")
+            found += f", signed by {', '.join(map(envelope.key_id, signed))}"
+    except NiftyError as error:
+        return Check(name=name, is_right=False, found=error.message)
+    return Check(name=name, is_right=True, found=found)
+
+
+def _about(payload: bytes, named: names.Named, listed: Mapping[str, str]) -> int:
+    """How many files the statement *payload* is about: all of the version's, as they are."""
+    about = {
+        name: digest
+        for name, digest in listed.items()
+        if (other := names.parse(name)) and other.ending != names.PROVENANCE
+        if (other.image, other.version) == (named.image, named.version)
+    }
+    said = envelope.subjects(payload)
+    if said != about:
+        wrong = {name for name in said | about if said.get(name) != about.get(name)}
+        told = some(shown(name, most=80) for name in sorted(wrong))
+        raise CheckError(f"is not about the files of its version as they are: {told}")
+    return len(said)
+
+
+def _good(keyring: Keyring, now: datetime) -> Iterator[bytes]:
+    """The ed25519 keys of *keyring* that may sign at *now*."""
+    for certificate in keyring.certificates:
+        for key in certificate.signers:
+            if key.ed25519 and certificate.refusal(key, now) is None:
+                yield key.ed25519
 
 
 def _images(folder: Path, whole: list[str]) -> Iterator[Check]:

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import NiftyError, reason
-from pipeline.release import openpgp
+from pipeline.release import material, openpgp
 from pipeline.trust import keyring, packets
 from pipeline.trust.packets import PacketError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from pipeline.release.openpgp import Secret
     from pipeline.trust.keyring import Certificate, Key, Keyring
@@ -68,6 +70,19 @@ class Signing:
             raise SigningKeyError(
                 f"{self.where}: the key does not sign: {_first_line(error)}", hint=hint
             ) from None
+
+    def ed25519(self) -> Ed25519PrivateKey | None:
+        """The key without OpenPGP around it; None if it is not of that kind.
+
+        Raises SigningKeyError if it cannot be opened.
+        """
+        if self.key.ed25519 is None:
+            return None
+        try:
+            return material.ed25519(self.secret, self.key.ed25519, self.password)
+        except NiftyError as error:
+            hint = f"is the password in {PASSWORD} the right one, or missing?"
+            raise SigningKeyError(f"{self.where}: {error.message}", hint=hint) from None
 
     def warning(self, now: datetime) -> str | None:
         """What to say of a key that is about to expire."""

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 INDEX = "release.json"
 KEYRING, ARMORED = "nifty-keyring.pgp", "nifty-keyring.asc"
+# The signing key as programs want it that read provenance, and how a version's provenance ends.
+PUBLIC_KEY = "nifty-provenance.pem"
+PROVENANCE = "intoto.json"
 
 WORDS = {"x86_64": "x86-64", "aarch64": "arm64", "riscv64": "riscv64"}
 _UNAMES = {word: machine for machine, word in WORDS.items()}
 _NAME = re.compile(
     r"(?P<image>[a-z][a-z0-9-]*)_(?P<version>[A-Za-z0-9][A-Za-z0-9.+~-]*)"
-    r"(?:_(?P<part>[a-z0-9-]+))?\.(?P<ending>[a-z][a-z0-9.]*)",
+    r"(?:_(?P<part>[a-z0-9-]+)\.(?P<ending>[a-z][a-z0-9.]*)|\.(?P<of_all>intoto\.json))",
     re.ASCII,
 )
 
@@ -46,5 +49,5 @@ def parse(text: str) -> Named | None:
         image=found["image"],
         version=found["version"],
         architecture=_UNAMES.get(part, ""),
-        ending=found["ending"],
+        ending=found["ending"] or found["of_all"],
     )

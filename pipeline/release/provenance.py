@@ -4,30 +4,22 @@ Without a time of day, and of nothing but the recipes, so that who builds again 
 statement and may put a signature of their own beside the first.
 
 https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md,
-https://slsa.dev/spec/v1.0/provenance, and DSSE for the envelope:
-https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
+https://slsa.dev/spec/v1.0/provenance; how it is signed, `envelope` knows.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from pipeline.builder.recipes.component import Https
+from pipeline.paths import beneath
 from pipeline.release import origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-        Ed25519PrivateKey,
-        Ed25519PublicKey,
-    )
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pipeline.builder.recipes.catalogue import Recipes
     from pipeline.builder.recipes.component import Component
@@ -36,7 +28,6 @@ if TYPE_CHECKING:
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
-PAYLOAD = "application/vnd.in-toto+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +44,27 @@ class Builder:
 
 
 def statement(
-    manifest: Manifest, recipes: Recipes, subjects: Mapping[str, str], builder: Builder
+    manifests: Sequence[Manifest],
+    recipes: Recipes,
+    subjects: Mapping[str, str],
+    builder: Builder,
 ) -> bytes:
     """The statement that *builder* made *subjects*, sha256 by file name, of these recipes.
 
-    UTF-8, the same bytes each time. Raises OriginError if the image was made of other recipes.
+    *manifests* are those of one image for each architecture. UTF-8, the same bytes each time, in
+    whatever order they come. Raises OriginError if one was made of other recipes.
     """
-    origin.check(manifest, recipes)
-    outer = {"image": manifest.name, "architecture": manifest.needs.architecture}
+    for manifest in manifests:
+        origin.check(manifest, recipes)
+    ordered = sorted(manifests, key=lambda one: one.needs.architecture)
+    outer = {
+        "image": ordered[0].name,
+        "version": ordered[0].version,
+        "architectures": [one.needs.architecture for one in ordered],
+    }
+    materials = [part for one in ordered for part in _materials(one, recipes)]
+    if builder.commit:
+        materials.append({"name": "nifty", "digest": {"gitCommit": builder.commit}})
     inner = {"changed": builder.changed} if builder.commit else {}
     table = {
         "_type": STATEMENT,
@@ -74,7 +78,7 @@ def statement(
                 "buildType": builder.kind,
                 "externalParameters": outer,
                 "internalParameters": inner,
-                "resolvedDependencies": [*_materials(manifest, recipes, builder)],
+                "resolvedDependencies": _once(materials),
             },
             "runDetails": {"builder": {"id": builder.name}},
         },
@@ -82,11 +86,33 @@ def statement(
     return json.dumps(table, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
 
 
-def _materials(manifest: Manifest, recipes: Recipes, builder: Builder) -> Iterator[dict[str, Any]]:
-    """ResourceDescriptors of sources, patches, packages, the compiler and this program."""
+def is_same_but_builder(one: bytes, other: bytes) -> bool:
+    """Whether two statements differ in who built at most: each made the same of the same."""
+
+    def told(payload: bytes) -> Any:
+        table = json.loads(payload)
+        table["predicate"]["runDetails"]["builder"]["id"] = ""
+        return table
+
+    try:
+        return bool(told(one) == told(other))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _once(materials: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What several architectures share stands there once."""
+    return [*{json.dumps(one, sort_keys=True): one for one in materials}.values()]
+
+
+def _materials(manifest: Manifest, recipes: Recipes) -> Iterator[dict[str, Any]]:
+    """ResourceDescriptors of recipes, sources, patches, packages and the compiler."""
     image = recipes.images.get(manifest.name)
+    if image:
+        yield _recipe(recipes, f"images/{image.name}.toml")
     for record in manifest.components:
         component = recipes.components[record.name]
+        yield _recipe(recipes, f"components/{component.name}/recipe.toml")
         yield _fetched(component)
         for patch in component.patch:
             yield {
@@ -97,40 +123,14 @@ def _materials(manifest: Manifest, recipes: Recipes, builder: Builder) -> Iterat
         yield _fetched(package)
     for name, version in sorted({tool for item in manifest.components for tool in item.tools}):
         yield {"name": name, "uri": f"pkg:pypi/{name}@{version}"}
-    if builder.commit:
-        yield {"name": "nifty", "digest": {"gitCommit": builder.commit}}
+
+
+def _recipe(recipes: Recipes, path: str) -> dict[str, Any]:
+    content = beneath(recipes.root, path).read_bytes()
+    return {"name": f"recipes/{path}", "digest": {"sha256": hashlib.sha256(content).hexdigest()}}
 
 
 def _fetched(item: Component | Package) -> dict[str, Any]:
     url = next((place.url for place in item.location if isinstance(place, Https)), None)
     found = {"name": item.source.file, "digest": {"sha256": item.source.sha256}}
     return {**found, "uri": url} if url else found
-
-
-def pae(payload: bytes) -> bytes:
-    """What is signed: DSSE's pre-authentication encoding of *payload* and its type."""
-    kind = PAYLOAD.encode()
-    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-
-
-def key_id(key: Ed25519PublicKey) -> str:
-    """The name of *key* in an envelope: hex sha256 of its SubjectPublicKeyInfo (RFC 8410)."""
-    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).hexdigest()
-
-
-def envelope(payload: bytes, keys: Iterable[Ed25519PrivateKey]) -> bytes:
-    """*payload*, a statement, with a signature of each of *keys*: the same bytes each time."""
-    signatures = [
-        {"keyid": key_id(key.public_key()), "sig": _base64(key.sign(pae(payload)))} for key in keys
-    ]
-    table = {
-        "payload": _base64(payload),
-        "payloadType": PAYLOAD,
-        "signatures": sorted(signatures, key=lambda one: one["keyid"]),
-    }
-    return (json.dumps(table, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING
 from pipeline import files, trees
 from pipeline.errors import NiftyError, ProblemsError
 from pipeline.image import archive
-from pipeline.release import check, names, vex
+from pipeline.release import check, envelope, keys, names
 from pipeline.trust import keyring, memory, sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
-    from pipeline.builder.recipes.catalogue import Recipes
-    from pipeline.image.manifest import Manifest
+    from pipeline.release.contents import Addition, Item
     from pipeline.release.keys import Signing
 
 
@@ -32,62 +31,19 @@ class PublishError(ProblemsError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """An image as the build left it: *manifest*, *digest*, its tar's sha256, its three files."""
+class Terms:
+    """How a release is published.
 
-    manifest: Manifest
-    digest: str
-    tar_sha256: str
-    contents: Mapping[str, bytes]
+    *keep* is how many versions of an image stay, *now* today, *text* the keyring armored (empty: as
+    it is published in binary); a signature of more than *fresh* days
+    is made anew. *more* is added when it is known which files stay.
+    """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """A file of a release; *is_fixed*: one version of it has the same bytes for ever."""
-
-    name: str
-    content: bytes
-    is_fixed: bool = True
-
-
-def images(built: Iterable[Built]) -> Iterator[Item]:
-    """The archives and manifests of *built*, under the names of a release."""
-    for one in built:
-        for ending, content in one.contents.items():
-            yield Item(name=_named(one, ending), content=content)
-
-
-def bill(built: Iterable[Built], recipes: Recipes) -> Iterator[Item]:
-    """The bill of materials of each of *built*. Raises OriginError."""
-    from pipeline.release import sbom  # noqa: PLC0415 (slow to import)
-
-    for one in built:
-        content = sbom.sbom(one.manifest, recipes, digest=one.digest, tar_sha256=one.tar_sha256)
-        yield Item(name=_named(one, "cdx.json"), content=content, is_fixed=False)
-
-
-def exchange(built: Iterable[Built], recipes: Recipes) -> Iterator[Item]:
-    """What is known of vulnerabilities of each of *built*. Raises OriginError, AuditError."""
-    for one in built:
-        content = vex.vex(one.manifest, recipes)
-        yield Item(name=_named(one, "vex.json"), content=content, is_fixed=False)
-
-
-# What goes with the images: whoever has something to add, adds a function here.
-DOCUMENTS = (bill, exchange)
-
-
-def items(built: Sequence[Built], recipes: Recipes) -> list[Item]:
-    """Every file that *built*, made of *recipes*, gives a release."""
-    return [
-        *images(built),
-        *(item for document in DOCUMENTS for item in document(built, recipes)),
-    ]
-
-
-def _named(one: Built, ending: str) -> str:
-    about = one.manifest
-    return names.name(about.name, about.version, about.needs.architecture, ending)
+    keep: int
+    now: datetime
+    text: bytes = b""
+    fresh: int | None = None
+    more: Sequence[Addition] = ()
 
 
 def publish(
@@ -95,29 +51,28 @@ def publish(
     new: Sequence[Item],
     signing: Signing | None,
     ring: bytes,
-    *,
-    keep: int,
-    now: datetime,
-    text: bytes = b"",
-    fresh: int | None = None,
+    terms: Terms,
 ) -> bool:
     """Have *folder* be the release with *new* in it; no if it is already.
 
-    *ring* is the keyring to publish, binary, and *text* the same armored; *keep* is how many
-    versions of an image stay. A signature of more than *fresh* days is made anew. Raises
-    PublishError, with the release before untouched.
+    *ring* is the keyring to publish, binary. Raises PublishError, with the release before
+    untouched.
     """
     with files.locked(folder.with_name(f".{folder.name}.lock"), mode=0o600):
         _refuse_link(folder)
         _finish(folder)
         old = _old(folder)
-        contents = _contents(new, old, folder, keep)
+        contents = _contents(new, old, folder, terms.keep)
+        for add in terms.more:
+            contents = add(contents)
         if ring:
-            contents |= {names.KEYRING: ring, names.ARMORED: text}
+            contents |= {names.KEYRING: ring, names.ARMORED: terms.text or keys.armored(ring)}
+        if signing is not None and signing.key.ed25519:
+            contents[names.PUBLIC_KEY] = envelope.pem(envelope.public(signing.key.ed25519))
         contents[names.INDEX] = _index(contents)
         listed = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         told = sums.text(listed)
-        if _is_there(folder, told, signing, ring, now, fresh):
+        if _is_there(folder, told, signing, ring, terms):
             return False
         beside = folder.with_name(f"{folder.name}.new")
         _remove(beside)
@@ -128,7 +83,7 @@ def publish(
         files.write(beside / sums.NAME, told)
         if signing is not None:
             files.write(beside / sums.SIGNATURE, signing.sign(told))
-        _look(beside, ring if signing is not None else b"", now)
+        _look(beside, ring if signing is not None else b"", terms.now)
         files.sync(beside)
         _swap(beside, folder)
         _remove(beside)
@@ -234,8 +189,7 @@ def _is_there(
     told: bytes,
     signing: Signing | None,
     ring: bytes,
-    now: datetime,
-    fresh: int | None,
+    terms: Terms,
 ) -> bool:
     """Whether *folder* is that release already, whole and signed by a key that is good."""
     if not files.holds(folder / sums.NAME, told):
@@ -243,7 +197,9 @@ def _is_there(
     if signing is None and (folder / sums.SIGNATURE).exists():
         return False
     known = keyring.read(ring, name=names.KEYRING) if signing is not None else None
-    return all(one.is_right for one in check.directory(folder, known, now=now, fresh=fresh))
+    return all(
+        one.is_right for one in check.directory(folder, known, now=terms.now, fresh=terms.fresh)
+    )
 
 
 def _look(beside: Path, ring: bytes, now: datetime) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pipeline.builder.components import linked, toolchain
 from pipeline.builder.recipes.component import Https
 from pipeline.image import archive
+from pipeline.image.compressed import CompressedError, pieces
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs, Symlink
 from pipeline.release import gathered, origin
 
@@ -35,11 +36,11 @@ Everything from which the image was made, and what makes it. With Python 3.11 or
 
     python3 -m venv .venv
     .venv/bin/pip install -e '.[build]'
-    .venv/bin/doit build offline=yes image={name} arch={architecture}
+{builds}
 
 The compiler and all else that decides a byte is pinned in pyproject.toml; pip fetches it. Nothing
 else is fetched: the files that recipes name lie in sources/, and artifacts/store leads there.
-The image's digest is then
+The images' digests are then
 
 {digests}
 
@@ -65,12 +66,14 @@ def source(
     store: Store,
     notice: bytes,
     digests: Mapping[str, str],
+    before: bytes = b"",
 ) -> bytes:
     """A `.tar.zst` of everything that *manifest*'s image is made of: the same bytes each time.
 
     *project* is the folder of this program; of a git checkout what git tracks is taken, and what
     the image's recipe names. *store* has every source, *notice* is the image's, *digests* are the
-    image's by architecture. Raises OriginError, SourceError, ToolchainError.
+    image's by architecture. If *before* is an archive of just that, it is not packed again. Raises
+    OriginError, SourceError, ToolchainError.
     """
     origin.check(manifest, recipes)
     components = [recipes.components[item.name] for item in manifest.components]
@@ -93,7 +96,21 @@ def source(
     ]
     entries.append(Symlink(path=f"{top}/artifacts/store", target="../sources"))
     rootfs = Rootfs.of([*entries, *_folders(entries)])
-    return archive.write_zstd(archive.write_tar(rootfs, mtime=manifest.epoch))
+    tar = archive.write_tar(rootfs, mtime=manifest.epoch)
+    return before if _is_of(before, tar) else archive.write_zstd(tar)
+
+
+def _is_of(packed: bytes, tar: bytes) -> bool:
+    """Whether *packed* is *tar*, compressed: packing takes a hundred times as long as this."""
+    left = memoryview(tar)
+    try:
+        for piece in pieces(io.BytesIO(packed)):
+            if left[: len(piece)] != piece:
+                return False
+            left = left[len(piece) :]
+    except CompressedError:
+        return False
+    return not left
 
 
 def _below(folder: str, files: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
@@ -117,11 +134,11 @@ def _readme(
     compiled = [item.name for item in components if item.build.system != "prebuilt"]
     names = [f"{item.name} {item.version}" for item in fetched if item.name not in compiled]
     lines = (f"    {digest}  {architecture}" for architecture, digest in sorted(digests.items()))
+    word = f"    .venv/bin/doit build offline=yes image={manifest.name} arch="
     return _README.format(
         title=manifest.title,
         version=manifest.version,
-        name=manifest.name,
-        architecture=manifest.needs.architecture,
+        builds="\n".join(f"{word}{architecture}" for architecture in sorted(digests)),
         digests="\n".join(lines),
         zig=zig,
         binary=_BINARY.format(names=", ".join(names)) if names else "",

@@ -38,11 +38,12 @@ class KeyringError(NiftyError):
 class Key:
     """A primary key or a subkey; *fingerprint* in 40 upper-case hex digits.
 
-    *expires* is None for one that does not.
+    *expires* is None for one that does not; *ed25519* the 32 bytes of one of that kind.
     """
 
     fingerprint: str
     created: datetime
+    ed25519: bytes | None = None
     expires: datetime | None = None
     may_sign: bool = False
     is_revoked: bool = False
@@ -218,7 +219,11 @@ def _key(body: bytes) -> Key:
         raise PacketError(f"a key of version {body[0] if body else '?'}, only 4 is read")
     if len(body) > 0xFFFF:  # its length is hashed in two octets
         raise PacketError(f"a key of {len(body)} bytes")
-    return Key(fingerprint=fingerprint(body), created=_moment(int.from_bytes(body[1:5])))
+    return Key(
+        fingerprint=fingerprint(body),
+        created=_moment(int.from_bytes(body[1:5])),
+        ed25519=packets.ed25519(body),
+    )
 
 
 def _settled(key: Key, said: list[Statement], primary: Key, kinds: tuple[int, ...]) -> Key:

@@ -80,6 +80,21 @@ def packets(content: bytes) -> tuple[Packet, ...]:
     return found
 
 
+# EdDSA's number and Ed25519's OID with the length before (RFC 9580 sections 9.1 and 9.2).
+_EDDSA, _ED25519 = 22, bytes.fromhex("092b06010401da470f01")
+# version, time and algorithm; the OID; the length in bits of 0x40 and 32 octets
+_BEFORE_POINT = 6 + len(_ED25519) + 2
+ED25519_LENGTH = _BEFORE_POINT + 33
+
+
+def ed25519(body: bytes) -> bytes | None:
+    """The 32 bytes of the Ed25519 key in the key packet *body*, None if it is of another kind."""
+    if len(body) < ED25519_LENGTH or body[5] != _EDDSA or body[6:16] != _ED25519:
+        return None
+    point = body[_BEFORE_POINT:ED25519_LENGTH]
+    return point[1:] if point[0] == 0x40 else None
+
+
 def _split(content: bytes) -> Iterator[Packet]:
     at = count = 0
     while at < len(content):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.image import archive
 from pipeline.image.rootfs import File
-from pipeline.release import keys, names, publish
-from pipeline.release.publish import Built
+from pipeline.release import contents, keys, names, publish
+from pipeline.release.contents import Built
 from pipeline.trust import keyring
 from tests.support import signers
 from tests.support.host_image import make_image
@@ -50,10 +50,8 @@ def put(
 ) -> bool:
     """Publish *several* in *folder*; whether anything was written."""
     ring = b"" if signing is None else signing.certificate.binary
-    return publish.publish(
-        folder, list(publish.images(several)), signing, ring, keep=keep, now=NOW,
-        text=keys.armored(ring) if ring else b"",
-    )  # fmt: skip
+    terms = publish.Terms(keep=keep, now=NOW)
+    return publish.publish(folder, list(contents.images(several)), signing, ring, terms)
 
 
 def stem(version: str = "1") -> str:

@@ -13,7 +13,9 @@ from pipeline import terminal
 from pipeline.commands import obtain
 from pipeline.errors import NiftyError, UsageError
 from pipeline.host.state.layout import Layout
-from pipeline.release import keys, names, publish
+from pipeline.release import keys, names
+from pipeline.release.contents import Item
+from pipeline.release.publish import Terms, publish
 from pipeline.trust import memory, sums
 from pipeline.trust.memory import OlderError
 from tests.support import signers, stored, webserver
@@ -213,9 +215,9 @@ def test_a_release_older_than_another_of_that_source_is_not_taken(
 def test_freshness_is_asked_of_any_file(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item = publish.Item(name="foo.tar.zst", content=b"x")
+    item = Item(name="foo.tar.zst", content=b"x")
     ring, asked = SIGNER.certificate, []
-    publish.publish(tmp_path / "foo", [item], OURS, ring, keep=1, now=signers.NOW)
+    publish(tmp_path / "foo", [item], OURS, ring, Terms(keep=1, now=signers.NOW))
     serve(site, tmp_path / "foo")
     monkeypatch.setattr(memory, "check_fresh", lambda *words, name: asked.append((words[1], name)))
     with pytest.raises(NiftyError, match="does not know foo"):

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline import files
 from pipeline.release import check, keys, names, publish
-from pipeline.release.publish import Built, PublishError
+from pipeline.release.contents import Built
+from pipeline.release.publish import PublishError
 from pipeline.trust import keyring, sums
 from tests.support import signers
 from tests.support.published import (
@@ -52,7 +53,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_release_has_every_file_under_its_name(release: Path) -> None:
     assert sorted(contents(release)) == [
         *("SHA256SUMS", "SHA256SUMS.gpg", "nifty-keyring.asc", "nifty-keyring.pgp"),
-        *("release.json", f"{stem()}.json", f"{stem()}.tar.xz", f"{stem()}.tar.zst"),
+        *(
+            "nifty-provenance.pem",
+            "release.json",
+            f"{stem()}.json",
+            f"{stem()}.tar.xz",
+            f"{stem()}.tar.zst",
+        ),
     ]
     assert wrong(release) == []
     listed = sums.read((release / "SHA256SUMS").read_bytes())
@@ -66,6 +73,10 @@ def test_names_are_read_as_they_are_written() -> None:
     read = names.parse(called)
     assert read == names.Named(
         image="nifty-gawk", version="2026.11~rc1", architecture="aarch64", ending="tar.zst"
+    )
+    about_all = names.parse("nifty_2026.11.intoto.json")
+    assert about_all == names.Named(
+        image="nifty", version="2026.11", architecture="", ending="intoto.json"
     )
     for other in ("release.json", "SHA256SUMS", "nifty-keyring.pgp", "nifty_1_x86-64_2.json", ""):
         assert names.parse(other) is None

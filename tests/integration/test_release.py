@@ -1,0 +1,127 @@
+"""The release of this checkout: what goes with the image, its provenance, and what is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer._key import SSlibKey
+
+from pipeline.release import check, envelope, source
+from pipeline.release.contents import ContentsError
+from pipeline.trust import sums
+from tests.support import signers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.release.check import Check
+    from tests.support.whole_release import Publisher
+
+pytestmark = pytest.mark.integration
+pytest_plugins = ["tests.support.checkouts", "tests.support.whole_release"]
+
+PROVENANCE, SOURCE = "nifty_2026.11.intoto.json", "nifty_2026.11_source.tar.zst"
+VEX = "nifty_2026.11_x86-64.vex.json"
+
+
+@pytest.fixture
+def release(whole_release: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return shutil.copytree(whole_release, tmp_path / "release")
+
+
+def wrong(folder: Path, publisher: Publisher) -> list[Check]:
+    found = check.directory(folder, publisher.ring, now=signers.NOW)
+    return [one for one in found if not one.is_right]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_source_and_provenance_are_in_it(whole_release: Path, publisher: Publisher) -> None:
+    listed = sums.read((whole_release / sums.NAME).read_bytes())
+    assert {PROVENANCE, SOURCE, "nifty-provenance.pem"} <= set(listed)
+    assert wrong(whole_release, publisher) == []
+    checks = check.directory(whole_release, publisher.ring, now=signers.NOW)
+    told = {one.name: one.found for one in checks}
+    assert told[f"provenance {PROVENANCE}"].startswith("about 6 files, signed by ")
+
+
+def test_securesystemslib_verifies_it_with_the_published_key(whole_release: Path) -> None:
+    key = load_pem_public_key((whole_release / "nifty-provenance.pem").read_bytes())
+    theirs = Envelope.from_dict(json.loads((whole_release / PROVENANCE).read_bytes()))
+    (name,) = theirs.signatures
+    assert theirs.verify([SSlibKey.from_crypto(key, keyid=name)], 1)
+
+
+def test_again_nothing_is_written_nor_packed(
+    release: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source.archive, "write_zstd", None)  # type: ignore[attr-defined]
+    before = contents(release)
+    assert not publisher.publish(release)
+    # what another builder made of the same changes nothing, who it was stays as it is told
+    assert not publisher.elsewhere().publish(release)
+    assert contents(release) == before
+
+
+def test_a_new_key_signs_provenance_as_well(release: Path, publisher: Publisher) -> None:
+    other = replace(publisher, signer=signers.signer("Other <o@example.org>"))
+    before = envelope.read((release / PROVENANCE).read_bytes())
+    assert other.publish(release)
+    after = envelope.read((release / PROVENANCE).read_bytes())
+    assert after.payload == before.payload
+    assert set(before.signatures) < set(after.signatures)
+    assert wrong(release, other) == []
+
+
+def resummed(release: Path, publisher: Publisher, name: str, content: bytes) -> None:
+    """Put *content* in, and sign it: the publisher's own mistake."""
+    (release / name).write_bytes(content)
+    listed = sums.read((release / sums.NAME).read_bytes())
+    listed[name] = hashlib.sha256(content).hexdigest()
+    (release / sums.NAME).write_bytes(sums.text(listed))
+    (release / sums.SIGNATURE).write_bytes(publisher.signer.sign(sums.text(listed)))
+
+
+def test_provenance_of_another_signer_or_about_other_files_is_noticed(
+    release: Path, publisher: Publisher
+) -> None:
+    there = envelope.read((release / PROVENANCE).read_bytes())
+    mallory = envelope.envelope(there.payload, [Ed25519PrivateKey.generate()])
+    original = (release / PROVENANCE).read_bytes()
+    for name, content, what in (
+        (PROVENANCE, mallory, "no signature of a key in ours that is good"),
+        (VEX, b"{}", f"is not about the files of its version as they are: {VEX}"),
+    ):
+        (release / PROVENANCE).write_bytes(original)
+        resummed(release, publisher, name, content)
+        told = {one.name: one.found for one in wrong(release, publisher)}
+        assert told[f"provenance {PROVENANCE}"] == what
+        resummed(release, publisher, PROVENANCE, original)
+
+
+def test_nobody_states_how_something_was_built_that_they_have_not(
+    release: Path, publisher: Publisher
+) -> None:
+    before = contents(release)
+    about = publisher.built[0].manifest
+    needs = about.needs.model_copy(update={"architecture": "aarch64"})
+    arm = replace(publisher.built[0], manifest=about.model_copy(update={"needs": needs}))
+    with pytest.raises(ContentsError, match="published for more") as caught:
+        replace(publisher, built=(arm,)).publish(release)
+    assert caught.value.hint == "doit build image=nifty arch=x86_64, and publish again"
+    assert contents(release) == before
