@@ -114,7 +114,7 @@ def task_key() -> Any:
 
 
 def task_publish() -> Any:
-    """Make artifacts/release/: the image, sums, a signature (key=FILE | unsigned=yes; keep=3)"""
+    """Make artifacts/release/: a signed release (key=FILE | unsigned=yes; url=https://… keep=3)"""
     return made(build.publish)
 
 

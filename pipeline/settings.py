@@ -85,6 +85,7 @@ class Settings:
     trust: str = ""
     undo: bool = False
     unsigned: bool = False
+    url: str = ""
     users: str = "private"
     years: int = 5
     yes: bool = False
@@ -122,6 +123,13 @@ def _image(value: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9-]*", value):
         raise ValueError("the name of a recipe in recipes/images, or the path of an archive")
     return value
+
+
+def _place(value: str) -> str:
+    """Where a directory is served: with a slash at its end."""
+    if not re.fullmatch(r"https://[!-~]+", value, re.ASCII) or re.search(r"[?#\"'<>`\\]", value):
+        raise ValueError("where the release is served, such as https://example.org/nifty/")
+    return value if value.endswith("/") else f"{value}/"
 
 
 def _truth(value: str) -> bool:
@@ -288,6 +296,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "trust": _choice("first"),
     "undo": _truth,
     "unsigned": _truth,
+    "url": _place,
     "users": _choice("private", "host"),
     "years": _whole(1, 30),
     "yes": _truth,

@@ -64,6 +64,7 @@ def run(settings: Settings) -> None:
             text=text,
             fresh=settings.fresh,
             more=[of_all(several, shop)],
+            url=settings.url,
         ),
     )
     if not is_new:
@@ -73,7 +74,7 @@ def run(settings: Settings) -> None:
     else:
         say(f"signed by {signing.certificate.title}, key {signing.key.fingerprint}")
         say(f"to a server: all files first, then {sums.NAME}, {sums.SIGNATURE} last")
-    terminal.lines(*(str(path) for path in sorted(RELEASE.iterdir())))
+    terminal.lines(*(str(path) for path in sorted(RELEASE.rglob("*")) if path.is_file()))
 
 
 def _provenance_key(signing: Signing | None) -> Ed25519PrivateKey | None:

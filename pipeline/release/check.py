@@ -10,19 +10,20 @@ import json
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import files
 from pipeline.errors import NiftyError, shown, some
 from pipeline.image import archive, manifest
 from pipeline.image.rootfs import File
+from pipeline.paths import beneath
 from pipeline.release import envelope, names
 from pipeline.trust import memory, sums, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from datetime import datetime
-    from pathlib import Path
 
     from pipeline.image.rootfs import Rootfs
     from pipeline.trust.keyring import Keyring
@@ -98,10 +99,11 @@ def directory(
             )
     whole = []
     for name, digest in listed.items():
-        check = _file(folder / name, digest, bring)
+        check = _file(folder, name, digest, bring)
         whole += [name] if check.is_right else []
         yield check
-    yield _nothing_else(folder, listed)
+    below = yield from _folders(folder, whole, bring)
+    yield _nothing_else(folder, {**listed, **below})
     if names.INDEX in whole:
         yield _index(folder, listed)
     for name in whole:
@@ -139,31 +141,64 @@ def _signature(
     return Check(name=sums.SIGNATURE, is_right=True, found=found), signed
 
 
-def _file(path: Path, digest: str, bring: Callable[[str], None]) -> Check:
+def _file(folder: Path, name: str, digest: str, bring: Callable[[str], None]) -> Check:
     try:
-        bring(path.name)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        bring(name)
+        descriptor = os.open(
+            beneath(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )
         with os.fdopen(descriptor, "rb") as file:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
-                return Check(name=path.name, is_right=False, found="not a regular file")
+                return Check(name=name, is_right=False, found="not a regular file")
             size = state.st_size
             if size > LARGEST:
-                return Check(name=path.name, is_right=False, found=f"{size} bytes: too many")
+                return Check(name=name, is_right=False, found=f"{size} bytes: too many")
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except NiftyError as error:
-        return Check(name=path.name, is_right=False, found=error.message)
+        return Check(name=name, is_right=False, found=error.message)
     except OSError as error:
-        return Check(name=path.name, is_right=False, found=f"{error.strerror}")
+        return Check(name=name, is_right=False, found=f"{error.strerror}")
     if found != digest:
         told = f"has the sha256 {found}, not {digest}"
-        return Check(name=path.name, is_right=False, found=told)
-    return Check(name=path.name, is_right=True, found=f"{size} bytes, sha256 {found}")
+        return Check(name=name, is_right=False, found=told)
+    return Check(name=name, is_right=True, found=f"{size} bytes, sha256 {found}")
+
+
+def _folders(
+    folder: Path, whole: list[str], bring: Callable[[str], None]
+) -> Generator[Check, None, dict[str, str]]:
+    """Each folder as a whole, and whatever is wrong in it by itself; the sums of all."""
+    if names.FOLDERS not in whole:
+        return {}
+    try:
+        content = _read(folder / names.FOLDERS, sums.LIMIT)
+        below = sums.read(content, name=names.FOLDERS, below=True)
+    except NiftyError as error:
+        yield Check(name=names.FOLDERS, is_right=False, found=error.message)
+        return {}
+    tops: dict[str, list[str]] = {}
+    for name in below:
+        tops.setdefault(name.partition("/")[0], []).append(name)
+    for top, inside in sorted(tops.items()):
+        wrong = []
+        for name in inside:
+            check = _file(folder, name, below[name], bring)
+            wrong += [] if check.is_right else [check]
+        yield from wrong
+        if not wrong:
+            told = f"{len(inside)} files as {names.FOLDERS} says"
+            yield Check(name=f"{top}/", is_right=True, found=told)
+    return below
 
 
 def _nothing_else(folder: Path, listed: Mapping[str, str]) -> Check:
-    there = sorted(path.name for path in folder.iterdir() if path.is_file() or path.is_symlink())
-    other = [name for name in there if name not in listed and name not in _APART]
+    there: list[str] = []
+    for top, folders, found in os.walk(folder):  # which follows no link
+        path = Path(top)
+        links = [name for name in folders if (path / name).is_symlink()]
+        there += [(path / name).relative_to(folder).as_posix() for name in (*found, *links)]
+    other = [name for name in sorted(there) if name not in listed and name not in _APART]
     if other:
         told = f"not in {sums.NAME}: {some(map(shown, other))}"
         return Check(name="nothing else", is_right=False, found=told)

@@ -10,7 +10,7 @@ from pipeline.errors import ProblemsError
 from pipeline.image import archive
 from pipeline.image.manifest import NOTICE
 from pipeline.image.rootfs import File
-from pipeline.release import envelope, names, provenance, vex
+from pipeline.release import envelope, incus, names, provenance, vex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -65,10 +65,12 @@ class Workshop:
 
 
 def images(built: Iterable[Built]) -> Iterator[Item]:
-    """The archives and manifests of *built*, under the names of a release."""
+    """The archives and manifests of *built*, and what Incus wants with them."""
     for one in built:
         for ending, content in one.contents.items():
             yield Item(name=_named(one, ending), content=content)
+        half = incus.metadata(one.manifest)
+        yield Item(name=_named(one, incus.ENDING), content=half, is_fixed=False)
 
 
 def bill(built: Iterable[Built], recipes: Recipes) -> Iterator[Item]:

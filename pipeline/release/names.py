@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 INDEX = "release.json"
 KEYRING, ARMORED = "nifty-keyring.pgp", "nifty-keyring.asc"
+# The sums of what lies in folders, and a page for a person.
+FOLDERS, PAGE = "folders.sha256", "index.html"
 # The signing key as programs want it that read provenance, and how a version's provenance ends.
 PUBLIC_KEY = "nifty-provenance.pem"
 PROVENANCE = "intoto.json"

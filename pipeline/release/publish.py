@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
-from pipeline.errors import NiftyError, ProblemsError
-from pipeline.image import archive
-from pipeline.release import check, envelope, keys, names
-from pipeline.trust import keyring, memory, sums
+from pipeline.paths import beneath
+from pipeline.release import before, check, clients, envelope, keys, names
+from pipeline.release.before import PublishError
+from pipeline.trust import keyring, sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -26,17 +26,14 @@ if TYPE_CHECKING:
     from pipeline.release.keys import Signing
 
 
-class PublishError(ProblemsError):
-    """A release that cannot be made; the one before stays."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """How a release is published.
 
-    *keep* is how many versions of an image stay, *now* today, *text* the keyring armored (empty: as
-    it is published in binary); a signature of more than *fresh* days
-    is made anew. *more* is added when it is known which files stay.
+    *keep* is how many versions of an image stay, *now* today, *text* the keyring armored (empty:
+    the binary one is); a signature of more than *fresh* days is made anew. *more* is added when it
+    is known which files stay. *url* is where the directory will be served, with a slash at its end;
+    empty: where it was said to be.
     """
 
     keep: int
@@ -44,6 +41,7 @@ class Terms:
     text: bytes = b""
     fresh: int | None = None
     more: Sequence[Addition] = ()
+    url: str = ""
 
 
 def publish(
@@ -61,25 +59,27 @@ def publish(
     with files.locked(folder.with_name(f".{folder.name}.lock"), mode=0o600):
         _refuse_link(folder)
         _finish(folder)
-        old = _old(folder)
-        contents = _contents(new, old, folder, terms.keep)
+        there = before.read(folder)
+        contents = before.contents(new, there, terms.keep)
         for add in terms.more:
             contents = add(contents)
         if ring:
             contents |= {names.KEYRING: ring, names.ARMORED: terms.text or keys.armored(ring)}
         if signing is not None and signing.key.ed25519:
             contents[names.PUBLIC_KEY] = envelope.pem(envelope.public(signing.key.ed25519))
-        contents[names.INDEX] = _index(contents)
+        below = clients.in_folders(contents, there.below)
+        url = terms.url or there.url
+        known = keyring.read(ring, name=names.KEYRING) if ring else None
+        contents |= clients.at_the_top(contents, below, known, url)
+        contents[names.INDEX] = _index(contents, url)
         listed = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         told = sums.text(listed)
         if _is_there(folder, told, signing, ring, terms):
             return False
         beside = folder.with_name(f"{folder.name}.new")
         _remove(beside)
-        beside.mkdir()
-        beside.chmod(0o755)  # a web server reads it; the umask has no say
-        for name, content in contents.items():
-            files.write(beside / name, content)
+        _make(beside)
+        _write(beside, {**contents, **below})
         files.write(beside / sums.NAME, told)
         if signing is not None:
             files.write(beside / sums.SIGNATURE, signing.sign(told))
@@ -108,65 +108,35 @@ def _finish(folder: Path) -> None:
     _remove(kept)
 
 
-def _old(folder: Path) -> dict[str, str]:
-    """The sums of the release that is there; none if none is."""
-    if not folder.exists():
-        return {}
-    try:
-        return sums.read(files.read(folder / sums.NAME, limit=sums.LIMIT))
-    except (OSError, NiftyError) as error:
-        told = error.strerror if isinstance(error, OSError) else str(error)
-        raise PublishError(
-            f"{folder}: no release that this program made:",
-            [f"{told}"],
-            hint=f"move it away: mv {folder} {folder}.away",
-        ) from error
+def _make(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o755)  # a web server reads it; the umask has no say
 
 
-def _contents(
-    new: Sequence[Item], old: Mapping[str, str], folder: Path, keep: int
-) -> dict[str, bytes]:
-    """Every versioned file of the next release: *new*, and what stays of the *old* one."""
-    contents = {item.name: item.content for item in new}
-    problems = [
-        f"{item.name}: published with the sha256 {old[item.name]}, "
-        f"now {hashlib.sha256(item.content).hexdigest()}"
-        for item in new
-        if item.is_fixed
-        and item.name in old
-        and old[item.name] != hashlib.sha256(item.content).hexdigest()
-    ]
-    if problems:
-        raise PublishError(
-            "a version that is published is never changed:",
-            problems,
-            hint="give the image's recipe another version=",
-        )
-    for name in _staying([*contents, *old], keep) - contents.keys():
-        try:
-            content = files.read(folder / name, limit=archive.DEFAULT_LIMITS.max_bytes)
-        except OSError as error:
-            problems.append(f"{name}: {error.strerror}")
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Each of *contents* by its path; what has the same bytes is one file, where that can be."""
+    written: dict[str, Path] = {}
+    for name, content in contents.items():
+        path = beneath(folder, name)
+        for parent in [*path.relative_to(folder).parents][-2::-1]:
+            if not (folder / parent).is_dir():
+                _make(folder / parent)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest in written and _linked(path, written[digest]):
             continue
-        if hashlib.sha256(content).hexdigest() != old[name]:
-            problems.append(f"{name}: not the bytes that were published")
-        contents[name] = content
-    if problems:
-        raise PublishError(f"{folder}: the release that is there is damaged:", problems)
-    return contents
+        files.write(path, content)
+        written[digest] = path
 
 
-def _staying(all_names: Iterable[str], keep: int) -> set[str]:
-    """Those of *all_names* that belong to the newest *keep* versions of their image."""
-    named = {name: found for name in all_names if (found := names.parse(name))}
-    versions: dict[str, set[str]] = {}
-    for one in named.values():
-        versions.setdefault(one.image, set()).add(one.version)
-    newest = {image: sorted(found, key=memory.order)[-keep:] for image, found in versions.items()}
-    return {name for name, one in named.items() if one.version in newest[one.image]}
+def _linked(path: Path, first: Path) -> bool:
+    try:
+        path.hardlink_to(first)
+    except OSError:  # a file system without, or too many of one
+        return False
+    return True
 
 
-def _index(contents: Mapping[str, bytes]) -> bytes:
+def _index(contents: Mapping[str, bytes], url: str) -> bytes:
     """release.json: what each versioned file is, so that a client knows what to expect."""
     entries = []
     for name, content in sorted(contents.items()):
@@ -181,7 +151,8 @@ def _index(contents: Mapping[str, bytes]) -> bytes:
                     "sha256": hashlib.sha256(content).hexdigest(),
                 }
             )
-    return (json.dumps({"format": 1, "files": entries}, sort_keys=True, indent=1) + "\n").encode()
+    table = {"format": 1, "files": entries, **({"url": url} if url else {})}
+    return (json.dumps(table, sort_keys=True, indent=1) + "\n").encode()
 
 
 def _is_there(

@@ -14,6 +14,7 @@ from pipeline.errors import shown, some
 from pipeline.image import archive
 from pipeline.net.https import Expected
 from pipeline.net.transport import Transport
+from pipeline.paths import beneath
 from pipeline.release import check, names, reader
 from pipeline.release.cache import Cache
 from pipeline.release.place import Place
@@ -124,7 +125,9 @@ class Client:
                 size=size, by="are taken" if name in limits else "are left in all", is_most=True
             )
             fetch = reader.fetcher(f"{where.base}{name}", expected, self.transport)
-            with (folder / name).open("xb") as sink:
+            path = beneath(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as sink:
                 fetch(sink, lambda _amount=1, /: None, 0)
                 left -= sink.tell()
 

@@ -1,7 +1,8 @@
 """SHA256SUMS: which bytes each file of a release has.
 
 As strict as the strictest of its readers (systemd-pull, systemd-sysupdate): a line is the sha256,
-two blanks, a name, and nothing else is in the file.
+two blanks, a name, and nothing else is in the file. A name with a folder in it sysupdate refuses,
+and with it the whole file: what lies in folders has a file of sums of its own, which has one here.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ NAME = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.gpg"
 LIMIT = 1 << 20  # bytes: as systemd's src/import/pull-job.c
 
-_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._+~-]{0,199})", re.ASCII)
+_PART = "[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}"
+_LINE = re.compile(rf"([0-9a-f]{{64}})  ({_PART})", re.ASCII)
+_BELOW = re.compile(rf"([0-9a-f]{{64}})  ({_PART}(?:/{_PART}){{1,8}})", re.ASCII)
 
 
 class SumsError(ProblemsError):
     """A file of sums that is not exactly one."""
 
 
-def read(content: bytes, *, name: str = NAME) -> dict[str, str]:
+def read(content: bytes, *, name: str = NAME, below: bool = False) -> dict[str, str]:
     """The sha256 of each file named in *content*; *name* is where that came from.
 
-    Raises SumsError with every line that is wrong.
+    *below*: each lies in a folder, as `a/b`, and none leads out of there. Raises SumsError with
+    every line that is wrong.
     """
     if len(content) > LIMIT:
         raise SumsError(f"{name}: cannot be used:", [f"more than {LIMIT} bytes"])
@@ -38,7 +42,7 @@ def read(content: bytes, *, name: str = NAME) -> dict[str, str]:
     found: dict[str, str] = {}
     problems = []
     for number, line in enumerate(text[:-1].split("\n"), 1):
-        match = _LINE.fullmatch(line)
+        match = (_BELOW if below else _LINE).fullmatch(line)
         if match is None:
             problems.append(f"line {number}: not '<sha256>  <name>': {shown(line, most=100)}")
         elif match[2] in found:
@@ -50,10 +54,13 @@ def read(content: bytes, *, name: str = NAME) -> dict[str, str]:
     return found
 
 
-def text(sums: Mapping[str, str]) -> bytes:
-    """The file with *sums*, a sha256 for each name, sorted by name. Raises SumsError."""
+def text(sums: Mapping[str, str], *, below: bool = False) -> bytes:
+    """The file with *sums*, a sha256 for each name, sorted by name, as `read` takes it.
+
+    Raises SumsError.
+    """
     lines = [f"{digest}  {name}" for name, digest in sorted(sums.items())]
-    wrong = [line for line in lines if not _LINE.fullmatch(line)]
+    wrong = [line for line in lines if not (_BELOW if below else _LINE).fullmatch(line)]
     content = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
     if wrong or not lines or len(content) > LIMIT:
         raise SumsError(f"{NAME}: cannot be written:", wrong or ["no file, or too many"])

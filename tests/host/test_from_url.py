@@ -35,7 +35,8 @@ def user(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     signing = keys.load("test", signers.signer().made.signing, {}, signers.NOW)
     put(folder, image, signing=signing)
     for path in folder.iterdir():
-        machine.put(f"/srv/release/{path.name}", path.read_bytes())
+        if path.is_file():
+            machine.put(f"/srv/release/{path.name}", path.read_bytes())
     machine.run(["systemd-run", "--quiet", "--unit=release", "bash", "-c", SERVE])
     user = User(machine)
     ready = "until exec 3<>/dev/tcp/127.0.0.1/8643; do sleep 0.1; done"

@@ -46,6 +46,7 @@ def make_image(
     changed: Iterable[Entry] = (),
     *,
     without: Iterable[str] = (),
+    title: str = "Small",
     version: str = "1",
     dropins: tuple[manifest.DropinRecord, ...] = (),
     binds: tuple[manifest.BindRecord, ...] = (),
@@ -63,7 +64,7 @@ def make_image(
     described = manifest.Manifest(
         format=written,
         name="small",
-        title="Small",
+        title=title,
         version=version,
         epoch=0,
         components=(),

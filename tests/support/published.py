@@ -24,10 +24,10 @@ SIGNING = keys.load("test", SIGNER.made.signing, {}, NOW)
 RING = keyring.read(SIGNER.certificate, name="ours")
 
 
-def built(version: str = "1", *, motd: bytes = b"") -> Built:
+def built(version: str = "1", *, motd: bytes = b"", title: str = "Small") -> Built:
     """An image as the build leaves it."""
     changed = [File(path="etc/motd", content=motd)] if motd else []
-    image = make_image(changed, version=version)
+    image = make_image(changed, version=version, title=title)
     tar = archive.write_tar(image.rootfs, mtime=0)
     table = {"digest": image.digest, "manifest": json.loads(image.manifest.text())}
     return Built(
@@ -46,11 +46,15 @@ FIRST, SECOND, THIRD = built("1"), built("2"), built("3")
 
 
 def put(
-    folder: Path, *several: Built, signing: keys.Signing | None = SIGNING, keep: int = 3
+    folder: Path,
+    *several: Built,
+    signing: keys.Signing | None = SIGNING,
+    keep: int = 3,
+    url: str = "",
 ) -> bool:
     """Publish *several* in *folder*; whether anything was written."""
     ring = b"" if signing is None else signing.certificate.binary
-    terms = publish.Terms(keep=keep, now=NOW)
+    terms = publish.Terms(keep=keep, now=NOW, url=url)
     return publish.publish(folder, list(contents.images(several)), signing, ring, terms)
 
 

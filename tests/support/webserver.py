@@ -129,6 +129,15 @@ def whole(body: bytes, *, length: int | None = None, etag: str = "") -> Answer:
     return lambda handler: _send(handler, 200, headers, body)
 
 
+def serve(site: Site, folder: Path, at: str) -> None:
+    """Have *site* answer with the files in *folder* below the path *at*, and nothing else."""
+    site.answers.clear()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            site.answers[f"{at}/{name}"] = [whole(path.read_bytes())]
+
+
 def breaking(body: bytes, *, after: int, etag: str = "") -> Answer:
     """Announces all of *body* and goes away *after* so many bytes."""
     return whole(body[:after], length=len(body), etag=etag)

@@ -61,9 +61,7 @@ def site(server: Site, releases: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def serve(site: Site, folder: Path) -> None:
-    site.answers.clear()
-    for path in folder.iterdir():
-        site.answers[f"/r/{path.name}"] = [webserver.whole(path.read_bytes())]
+    webserver.serve(site, folder, "/r")
 
 
 def got(site: Site, tmp_path: Path, *, file: str = "", **given: str) -> obtain.Obtained:

@@ -50,8 +50,7 @@ def test_a_good_release_passes_and_a_changed_one_does_not(
 ) -> None:  # fmt: skip
     with webserver.serving(tmp_path) as site:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(site.authorities))
-        for path in release.iterdir():
-            site.answers[f"/r/{path.name}"] = [webserver.whole(path.read_bytes())]
+        webserver.serve(site, release, "/r")
         source = str(release) if place == "directory" else site.url("/r")
         doit_verify(source=source, keyring=ring, format="json")
         good = {one["name"]: one["is_right"] for one in json.loads(capsys.readouterr().out)}
@@ -75,8 +74,7 @@ def test_a_server_that_sends_without_end_is_left_and_what_was_looked_at_is_told(
     with webserver.serving(tmp_path) as site:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(site.authorities))
         monkeypatch.setattr(remote, "LARGEST", 1 << 20)
-        for path in release.iterdir():
-            site.answers[f"/r/{path.name}"] = [webserver.whole(path.read_bytes())]
+        webserver.serve(site, release, "/r")
         site.answers[f"/r/{name}"] = [webserver.endless(chunked=True)]
         with pytest.raises(NiftyError, match=r"\d of \d+ checks failed"):
             doit_verify(source=site.url("/r"), keyring=ring, format="json")

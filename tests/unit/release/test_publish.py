@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import json
 import multiprocessing
 import os
+from datetime import UTC, datetime
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline import files
-from pipeline.release import check, keys, names, publish
+from pipeline.image import archive
+from pipeline.image.rootfs import File
+from pipeline.release import check, keys, names, oci, publish
+from pipeline.release.before import PublishError
 from pipeline.release.contents import Built
-from pipeline.release.publish import PublishError
 from pipeline.trust import keyring, sums
 from tests.support import signers
 from tests.support.published import (
@@ -47,23 +52,26 @@ def release(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_release_has_every_file_under_its_name(release: Path) -> None:
-    assert sorted(contents(release)) == [
-        *("SHA256SUMS", "SHA256SUMS.gpg", "nifty-keyring.asc", "nifty-keyring.pgp"),
-        *(
-            "nifty-provenance.pem",
-            "release.json",
-            f"{stem()}.json",
-            f"{stem()}.tar.xz",
-            f"{stem()}.tar.zst",
-        ),
+    top = {name for name in contents(release) if "/" not in name}
+    assert sorted(top) == [
+        *("SHA256SUMS", "SHA256SUMS.gpg", "folders.sha256", "index.html", "nifty-keyring.asc"),
+        *("nifty-keyring.pgp", "nifty-provenance.pem", "release.json"),
+        *(f"{stem()}.{ending}" for ending in ("incus.tar.xz", "json", "tar.xz", "tar.zst")),
     ]
     assert wrong(release) == []
     listed = sums.read((release / "SHA256SUMS").read_bytes())
-    assert set(contents(release)) - set(listed) == {"SHA256SUMS", "SHA256SUMS.gpg"}
+    assert top - set(listed) == {"SHA256SUMS", "SHA256SUMS.gpg"}
+    below = sums.read((release / "folders.sha256").read_bytes(), below=True)
+    assert set(contents(release)) - top == set(below)
+    assert {"oci/oci-layout", "oci/index.json", "streams/v1/images.json"} < set(below)
     assert sorted(path.name for path in release.parent.iterdir()) == [".release.lock", "release"]
 
 
@@ -91,6 +99,7 @@ def test_published_again_nothing_changes(release: Path) -> None:
 def test_all_but_the_signature_are_the_same_bytes_elsewhere(release: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     put(other, FIRST)
+    assert (other / f"{stem()}.tar.zst").stat().st_nlink == 2  # a layer of oci/ is the same file
     mine, theirs = contents(release), contents(other)
     assert mine.keys() == theirs.keys()
     assert {name for name in mine if mine[name] != theirs[name]} <= {"SHA256SUMS.gpg"}
@@ -175,6 +184,111 @@ def test_a_link_in_the_place_of_a_release_is_refused(release: Path, tmp_path: Pa
     assert contents(release) == before
 
 
+# ----- for other clients
+
+
+def test_an_index_that_was_published_stays_while_its_archives_do(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever another program, or another zlib, would make of them today."""
+    first = {name: content for name, content in contents(release).items() if "/blobs/" in name}
+    monkeypatch.setattr(oci, "gzip", lambda tar: gzip.compress(tar, 1, mtime=0))
+    assert put(release, SECOND)
+    there = contents(release)
+    assert first.items() <= there.items()
+    listed = json.loads(there["oci/index.json"])["manifests"]
+    tags = [one["annotations"]["org.opencontainers.image.ref.name"] for one in listed]
+    assert tags == ["small_1", "small_2"]
+    put(release, THIRD, keep=1)
+    assert not first.keys() & contents(release).keys()
+    assert wrong(release) == []
+
+
+def test_where_it_is_served_is_remembered(release: Path) -> None:
+    assert "small.transfer" not in contents(release)
+    assert put(release, FIRST, url="https://example.org/100%25/")
+    told = contents(release)["small.transfer"].decode()
+    assert "Path=https://example.org/100%%25/\n" in told
+    assert "MatchPattern=small_@v_%a.tar.xz\n" in told
+    assert not put(release, FIRST)
+    put(release, SECOND)
+    assert contents(release)["small.transfer"].decode() == told
+    assert "image=https://example.org/100%25/" in contents(release)["index.html"].decode()
+
+
+def test_what_incus_reads(release: Path) -> None:
+    """By the rules of its shared/simplestreams/products.go."""
+    put(release, SECOND)
+    there = contents(release)
+    index = json.loads(there["streams/v1/index.json"])
+    (listed,) = index["index"].values()
+    assert (index["format"], listed["datatype"]) == ("index:1.0", "image-downloads")
+    products = json.loads(there[listed["path"]])["products"]
+    assert listed["products"] == list(products)
+    ((name, product),) = products.items()
+    assert name == f"small:current:{product['arch']}:default"
+    assert product["aliases"] == "small,small/current"
+    assert len(product["versions"]) == 2
+    for serial, version in product["versions"].items():
+        datetime.strptime(serial[:8], "%Y%m%d").replace(tzinfo=UTC)
+        items = {one["ftype"]: one for one in version["items"].values()}
+        meta, root = items["incus.tar.xz"], items["root.tar.xz"]
+        for one in (meta, root):
+            assert one["size"] == len(there[one["path"]])
+            assert one["sha256"] == hashlib.sha256(there[one["path"]]).hexdigest()
+        both = hashlib.sha256(there[meta["path"]] + there[root["path"]]).hexdigest()
+        assert meta["combined_rootxz_sha256"] == meta["combined_sha256"] == both
+    (entry,) = archive.read(there[f"{stem()}.incus.tar.xz"])
+    assert isinstance(entry, File)
+    assert entry.path == "metadata.yaml"
+    lines = entry.content.decode().splitlines()
+    assert lines[0] == f'architecture: "{os.uname().machine}"'
+    assert lines[1].removeprefix("creation_date: ").isdecimal()
+    assert '  os: "small"' in lines
+
+
+def test_the_page_escapes_what_is_not_its_own(tmp_path: Path) -> None:
+    evil = signers.signer("<script>alert(1)</script> & co <e@example.org>")
+    signing = keys.load("test", evil.made.signing, {}, NOW)
+    strange = built("1", title="<img src=x>'\"&")
+    put(tmp_path / "release", strange, signing=signing)
+    page = (tmp_path / "release/index.html").read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in page
+    assert "&lt;img src=x&gt;&#x27;&quot;&amp;" in page
+    assert "<script" not in page
+    assert "<img" not in page
+    put(tmp_path / "unsigned", strange, signing=None)
+    assert "Not signed" in (tmp_path / "unsigned/index.html").read_text()
+    assert evil.made.fingerprint in page
+
+
+def test_the_page_is_well_formed_and_links_to_files_that_are_there(release: Path) -> None:
+    seen = _Links()
+    seen.feed((release / "index.html").read_text())
+    seen.close()
+    assert not seen.opened
+    assert set(seen.links) <= contents(release).keys()
+    assert f"{stem()}.tar.zst" in seen.links
+
+
+class _Links(HTMLParser):
+    """What a page links to, and which elements are left open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.opened: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name == "href"]
+        # those whose end HTML lets one leave out (HTML, 13.1.2.4), or has none
+        if tag not in ("meta", "br", "tr", "th", "td"):
+            self.opened.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.opened.pop() == tag
+
+
 # ----- killed
 
 
@@ -212,8 +326,8 @@ def test_killed_at_any_step_a_whole_release_stays(release: Path) -> None:
         assert wrong(release) == []
         if stem("2") + ".json" not in contents(release):
             assert contents(release) == before
-        assert len(codes) < 40
-    assert len(codes) > 12
+        assert len(codes) < 80
+    assert len(codes) > 30
     assert stem("2") + ".json" in contents(release)
 
 
@@ -246,7 +360,8 @@ def test_a_full_disk_leaves_the_release_before(
 
 
 @pytest.mark.parametrize("name", sorted({"SHA256SUMS", "SHA256SUMS.gpg", "release.json",
-    "nifty-keyring.pgp", "nifty-keyring.asc", f"{stem()}.json", f"{stem()}.tar.xz",
+    "nifty-keyring.pgp", "nifty-keyring.asc", "index.html", "folders.sha256", "oci/index.json",
+    "streams/v1/images.json", f"{stem()}.incus.tar.xz", f"{stem()}.json", f"{stem()}.tar.xz",
     f"{stem()}.tar.zst"}))  # fmt: skip
 @pytest.mark.parametrize("where", [0.0, 0.5, 0.99])
 def test_one_byte_changed_in_any_file_is_found(release: Path, name: str, where: float) -> None:
@@ -281,6 +396,19 @@ def test_a_signature_may_be_asked_to_be_fresh(release: Path) -> None:
     assert found["SHA256SUMS.gpg"].is_right
     found = {one.name: one for one in check.directory(release, RING, now=late, fresh=20)}
     assert found["fresh"].is_right
+
+
+def test_what_lies_in_folders_is_looked_at_as_well(release: Path, tmp_path: Path) -> None:
+    (release / "oci/more").write_text("")
+    (release / "empty").mkdir()
+    (found,) = wrong(release)
+    assert (found.name, found.found) == ("nothing else", "not in SHA256SUMS: oci/more")
+    (release / "oci/more").unlink()
+    (tmp_path / "streams").mkdir()
+    (release / "streams").rename(tmp_path / "streams/moved")
+    (release / "streams").symlink_to(tmp_path / "streams/moved")
+    (found,) = wrong(release)
+    assert found.found == "not in SHA256SUMS: streams"
 
 
 def test_links_pipes_and_strange_files_are_not_followed(release: Path, tmp_path: Path) -> None:

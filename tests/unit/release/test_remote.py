@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,6 @@ from tests.support.published import FIRST, SECOND, put, stem
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from http.server import BaseHTTPRequestHandler
-    from pathlib import Path
 
     from tests.support.webserver import Site
 
@@ -63,8 +63,9 @@ def site(server: Site, releases: Path) -> Site:
 
 
 def serve(site: Site, folder: Path) -> None:
-    for path in folder.iterdir():
-        site.answers[f"/r/{path.name}"] = [webserver.whole(path.read_bytes(), etag='"1"')]
+    for path in filter(Path.is_file, folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        site.answers[f"/r/{name}"] = [webserver.whole(path.read_bytes(), etag='"1"')]
 
 
 def client(site: Site, tmp_path: Path) -> Client:
