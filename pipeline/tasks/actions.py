@@ -84,7 +84,7 @@ def always(name: str) -> Callable[[Settings], Task]:
 
 
 def _refusal(task: Task, message: str) -> Task:
-    kept: Task = {key: task[key] for key in ("name", "doc", "title") if key in task}
+    kept: Task = {key: task[key] for key in ("basename", "name", "doc", "title") if key in task}
     says = {"actions": [lambda: TaskError(message)], "uptodate": [False], "io": PLAIN_IO}
     return {**kept, **says, "meta": {"quiet": True}}
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.checksums import names
 from pipeline.commands.places import ARTIFACTS, CODE, RECIPES, artifacts, component_folder
+from pipeline.settings import ARCHITECTURES
 from pipeline.tasks import fresh, host
 from pipeline.tasks.actions import PLAIN_IO, Task, action, always, command
 
@@ -266,6 +268,26 @@ def pyz(settings: Settings) -> Task:
     }
 
 
-def publish(settings: Settings) -> Task:
-    """The release, of what is built first; whether it is there, the command itself finds out."""
-    return {**always("publish")(settings), "task_dep": ["image"]}
+def publish(settings: Settings) -> Iterator[Task]:
+    """The release, of what is built first; whether it is there, the command itself finds out.
+
+    So are the images for other architectures that are there already: none is published as it lies.
+    """
+    others = [replace(settings, arch=arch) for arch in ARCHITECTURES if arch != settings.arch]
+    there = [other for other in others if artifacts(other)[0].exists()]
+    for other in there:
+        yield from _elsewhere(other)
+    stems = [f"_image:{other.image}-{other.arch}" for other in there]
+    made = always("publish")(settings)
+    yield {**made, "basename": "publish", "task_dep": ["image", *stems]}
+
+
+def _elsewhere(settings: Settings) -> Iterator[Task]:
+    """The tasks of an image for an architecture that arch= does not name, hidden from `list`."""
+    stem = f"{settings.image}-{settings.arch}"
+    own = {"tools": f"_tools:{stem}", f"component:{stem}": f"_component:{stem}"}
+    for maker in (tools, component, image):
+        task = next(iter(maker(settings)))
+        del task["name"]
+        needs = [own.get(name, name) for name in task["task_dep"]]
+        yield {**task, "basename": f"_{maker.__name__}:{stem}", "task_dep": needs}

@@ -16,6 +16,7 @@ from securesystemslib.signer._key import SSlibKey
 
 from pipeline.release import check, envelope, source
 from pipeline.release.contents import ContentsError
+from pipeline.run import run
 from pipeline.trust import sums
 from tests.support import signers
 
@@ -65,6 +66,21 @@ def test_securesystemslib_verifies_it_with_the_published_key(whole_release: Path
     theirs = Envelope.from_dict(json.loads((whole_release / PROVENANCE).read_bytes()))
     (name,) = theirs.signatures
     assert theirs.verify([SSlibKey.from_crypto(key, keyid=name)], 1)
+
+
+def test_skopeo_copies_every_architecture_of_the_layout(
+    whole_release: Path, tmp_path: Path
+) -> None:
+    signers.require("skopeo")
+    source, target = f"oci:{whole_release / 'oci'}:nifty_2026.11", f"oci:{tmp_path}:copy"
+    run(["skopeo", "copy", "--all", "--preserve-digests", source, target], timeout=60)
+    told = run(["skopeo", "inspect", "--raw", target], timeout=60).stdout.encode()
+    (listed,) = json.loads((whole_release / "oci/index.json").read_bytes())["manifests"]
+    assert listed["digest"] == f"sha256:{hashlib.sha256(told).hexdigest()}"
+    zstd = json.loads(told)["manifests"][1]["digest"].removeprefix("sha256:")
+    (layer,) = json.loads((tmp_path / "blobs/sha256" / zstd).read_bytes())["layers"]
+    name = "nifty_2026.11_x86-64.tar.zst"
+    assert layer["digest"] == f"sha256:{sums.read((whole_release / sums.NAME).read_bytes())[name]}"
 
 
 def test_again_nothing_is_written_nor_packed(

@@ -27,7 +27,8 @@ def tasks() -> Iterator[tuple[str, Task]]:
         if name.startswith("task_"):
             made = maker()
             for task in [made] if isinstance(made, dict) else made:
-                yield name.removeprefix("task_"), task
+                own = task.get("basename", name.removeprefix("task_"))
+                yield own.partition(":")[0], task
 
 
 def doors(name: str, task: Task) -> Iterator[tuple[str, str, str, str]]:

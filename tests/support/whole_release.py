@@ -48,13 +48,14 @@ class Publisher:
         other = replace(self.shop.builder, name="https://example.org/runs/7")
         return replace(self, shop=replace(self.shop, builder=other))
 
-    def publish(self, folder: Path) -> bool:
-        """Have *folder* be the release; no if it is already."""
+    def publish(self, folder: Path, *, url: str = "") -> bool:
+        """Have *folder* be the release, to be served at *url*; no if it is already."""
         signing = keys.load("test", self.signer.made.signing, {}, signers.NOW)
         key = signing.ed25519()
         assert isinstance(key, Ed25519PrivateKey)
         shop = replace(self.shop, key=key)
-        terms = Terms(keep=3, now=signers.NOW, more=[contents.of_all(self.built, shop)])
+        more = [contents.of_all(self.built, shop)]
+        terms = Terms(keep=3, now=signers.NOW, more=more, url=url)
         items = contents.items(self.built, shop.recipes)
         return publish(folder, items, signing, signing.certificate.binary, terms)
 

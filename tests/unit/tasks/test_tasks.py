@@ -81,6 +81,27 @@ def test_a_missing_module_of_our_own_is_a_bug() -> None:
         broken()
 
 
+def test_what_is_published_for_other_architectures_is_built_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there already; nothing is published as it lies."""
+    monkeypatch.setattr(
+        build, "artifacts", lambda one: [tmp_path / f"{one.image}-{one.arch}.tar.zst"] * 3
+    )
+    settings = Settings(arch="x86_64")
+    (alone,) = build.publish(settings)
+    assert (alone["basename"], alone["task_dep"]) == ("publish", ["image"])
+    (tmp_path / "nifty-aarch64.tar.zst").touch()
+    made = {task["basename"]: task for task in build.publish(settings)}
+    assert made["publish"]["task_dep"] == ["image", "_image:nifty-aarch64"]
+    needs = made["_image:nifty-aarch64"]["task_dep"]
+    assert [name for name in needs if name in made] == ["_component:nifty-aarch64"]
+    needs = made["_component:nifty-aarch64"]["task_dep"]
+    assert [name for name in needs if name in made] == ["_tools:nifty-aarch64"]
+    ((_action, (asked,)),) = made["_image:nifty-aarch64"]["actions"]
+    assert asked.arch == "aarch64"
+
+
 def test_an_image_whose_recipe_has_gone_is_no_bug() -> None:
     known = replace(recipes.load(), problems=("recipes/images/mine.toml: not TOML",))
     with pytest.raises(
