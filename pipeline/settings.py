@@ -61,6 +61,7 @@ class Settings:
     mode: str = ""
     name: str | None = None
     names: tuple[str, ...] = ()
+    need: int = 1
     new: bool = False
     offline: bool = False
     on: tuple[str, ...] = ()
@@ -70,6 +71,9 @@ class Settings:
     port: int | None = None
     prefix: Path = Path("/home")
     python: tuple[str, ...] = ()
+    rebuild: bool = False
+    rebuilders: str = ""
+    rebuilt: tuple[str, ...] = ()
     register: bool = False
     renew: bool = False
     revoke: str = ""
@@ -273,6 +277,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "mode": _choice("inetd", "forking", "socket", "off"),
     "name": _name,
     "names": _names,
+    "need": _whole(1, 100),
     "new": _truth,
     "offline": _truth,
     "on": _several(_choice("tmpfs", "ext4", "xfs", "btrfs")),
@@ -282,6 +287,9 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "port": _whole(1, 65535),
     "prefix": _directory,
     "python": _several(_choice(*PYTHONS)),
+    "rebuild": _truth,
+    "rebuilders": _path,
+    "rebuilt": _several(_path),
     "register": _truth,
     "renew": _truth,
     "revoke": _fingerprint,

@@ -17,7 +17,7 @@ from pipeline.errors import NiftyError, UsageError, some
 from pipeline.image import archive, manifest
 from pipeline.paths import PROJECT
 from pipeline.progress import say
-from pipeline.release import builders, keys, names
+from pipeline.release import builders, keys, names, rebuilders
 from pipeline.release.contents import Built, Workshop, items, of_all
 from pipeline.release.publish import Terms, publish
 from pipeline.settings import ARCHITECTURES
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from pipeline.release.contents import Addition
     from pipeline.release.keys import Signing
     from pipeline.settings import Settings
     from pipeline.trust.keyring import Keyring
@@ -63,7 +64,7 @@ def run(settings: Settings) -> None:
             now=now,
             text=text,
             fresh=settings.fresh,
-            more=[of_all(several, shop)],
+            more=[of_all(several, shop), *_rebuilt(settings, now)],
             url=settings.url,
         ),
     )
@@ -75,6 +76,17 @@ def run(settings: Settings) -> None:
         say(f"signed by {signing.certificate.title}, key {signing.key.fingerprint}")
         say(f"to a server: all files first, then {sums.NAME}, {sums.SIGNATURE} last")
     terminal.lines(*(str(path) for path in sorted(RELEASE.rglob("*")) if path.is_file()))
+
+
+def _rebuilt(settings: Settings, now: datetime) -> Iterator[Addition]:
+    """Puts the signatures of rebuilt= into the provenance: those of rebuilders=, of nobody else."""
+    if not settings.rebuilt:
+        return
+    if not settings.rebuilders:
+        raise UsageError("rebuilt by whom?", hint="rebuilders=FILE, the keyring with their keys")
+    ring = keyring.load(Path(settings.rebuilders))
+    others = rebuilders.read(settings.rebuilt)
+    yield lambda contents: rebuilders.merged(contents, others, ring, now)
 
 
 def _provenance_key(signing: Signing | None) -> Ed25519PrivateKey | None:

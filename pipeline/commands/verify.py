@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.commands import rebuilding
 from pipeline.commands.tables import print_json, print_table
 from pipeline.errors import NiftyError, UsageError
 from pipeline.program import to_type
@@ -55,7 +56,8 @@ def _checks(settings: Settings, ring: Keyring, now: datetime) -> Iterator[Check]
         folder = Path(settings.source)
         if not folder.is_dir():
             raise NiftyError(f"{folder}: no such directory")
-        yield from check.directory(folder, ring, now=now, fresh=settings.fresh)
+        found = check.directory(folder, ring, now=now, fresh=settings.fresh)
+        yield from rebuilding.checks(settings, folder, found, now)
         return
     where = place(settings.source, variable="from")
     if where.pin or (where.file and not where.is_stored):
@@ -63,8 +65,14 @@ def _checks(settings: Settings, ring: Keyring, now: datetime) -> Iterator[Check]
     with tempfile.TemporaryDirectory(prefix="nifty-verify-") as made:
         folder, machine = Path(made), os.uname().machine
         if where.is_stored:
+            if settings.rebuild or settings.rebuilders:
+                raise UsageError(
+                    f"from={settings.source}: a registry has no source: nothing is built again",
+                    hint="from=https://…, where the same release is a directory",
+                )
             of_registry = stored.Client(cache=folder, machine=machine, now=now)
             yield from of_registry.checked(where, ring, fresh=settings.fresh)
         else:
             of_server = remote.Client(cache=folder, machine=machine, now=now)
-            yield from of_server.checked(where, ring, folder, fresh=settings.fresh)
+            found = of_server.checked(where, ring, folder, fresh=settings.fresh)
+            yield from rebuilding.checks(settings, folder, found, now)

@@ -101,7 +101,7 @@ def task_firewall() -> Any:
 
 
 def task_verify() -> Any:
-    """Check a release as a stranger does, without root (from=FOLDER|URL keyring=FILE)"""
+    """Check a release as a stranger does, without root (from=FOLDER|URL keyring=FILE rebuild=)"""
     return made(always("verify"), archives=True)
 
 

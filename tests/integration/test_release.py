@@ -14,6 +14,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer._key import SSlibKey
 
+from pipeline import settings as variables
+from pipeline.builder.sources import unpack
+from pipeline.commands import verify as command
+from pipeline.errors import NiftyError
 from pipeline.release import check, envelope, source
 from pipeline.release.contents import ContentsError
 from pipeline.run import run
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.release.check import Check
+    from tests.support.checkouts import Checkout
     from tests.support.whole_release import Publisher
 
 pytestmark = pytest.mark.integration
@@ -141,3 +146,42 @@ def test_nobody_states_how_something_was_built_that_they_have_not(
         replace(publisher, built=(arm,)).publish(release)
     assert caught.value.hint == "doit build image=nifty arch=x86_64, and publish again"
     assert contents(release) == before
+
+
+def test_it_is_built_again_from_its_source_and_signed(
+    whole_release: Path, publisher: Publisher, checkout: Checkout, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """As a stranger does with the release alone; their signature counts, theirs and once."""
+    unpacked = unpack.unpack
+
+    def with_musl(packed: Path, into: Path, *, epoch: int) -> Path:
+        root = unpacked(packed, into, epoch=epoch)
+        (root / "artifacts/cache").mkdir()
+        (root / "artifacts/cache/musl").symlink_to(checkout.cache / "musl")  # half a minute less
+        return root
+
+    monkeypatch.setattr(unpack, "unpack", with_musl)
+    ann = signers.signer("Ann <ann@example.org>")
+    for name, content in (
+        ("ours", publisher.ring.binary), ("anns", ann.certificate), ("secret", ann.made.signing),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o600)
+    words = {"from": str(whole_release), "keyring": str(tmp_path / "ours"), "format": "json"}
+
+    def doit_verify(**more: str) -> dict[str, str]:
+        command.run(variables.parse({**words, **more}, images=["nifty"]))
+        return {one["name"]: one["found"] for one in json.loads(capsys.readouterr().out)}
+
+    secret, mine = str(tmp_path / "secret"), tmp_path / "mine"
+    found = doit_verify(rebuild="yes", key=secret, to=str(mine))
+    for ending in ("json", "tar.xz", "tar.zst"):
+        assert found[f"rebuilt nifty_2026.11_x86-64.{ending}"].startswith("the same bytes")
+    assert found[f"signed {mine / PROVENANCE}"].startswith("Ann <ann@example.org>")
+    counted = {"rebuilders": str(tmp_path / "anns"), "rebuilt": str(mine / PROVENANCE)}
+    told = doit_verify(**counted)[f"rebuilders {PROVENANCE}"]
+    assert told.startswith("1 of 1 needed: Ann")
+    with pytest.raises(NiftyError, match=r"1 of .* checks failed"):
+        doit_verify(**counted, need="2")
+    assert "built again by 1 of" in capsys.readouterr().out
