@@ -63,7 +63,7 @@ def test_source_and_provenance_are_in_it(whole_release: Path, publisher: Publish
     assert wrong(whole_release, publisher) == []
     checks = check.directory(whole_release, publisher.ring, now=signers.NOW)
     told = {one.name: one.found for one in checks}
-    assert told[f"provenance {PROVENANCE}"].startswith("about 6 files, signed by ")
+    assert told[f"provenance {PROVENANCE}"].startswith("about 7 files, signed by ")
 
 
 def test_securesystemslib_verifies_it_with_the_published_key(whole_release: Path) -> None:
