@@ -36,7 +36,7 @@ def image_path(settings: Settings) -> Path:
     if not HAS_CHECKOUT:
         raise UsageError(
             "which image? Without a checkout there is none that was built here",
-            hint="image=PATH of an archive, or image=https://… of a release",
+            hint="image=PATH of an archive, or https://… or oci://… of a release",
         )
     path = artifacts(settings)[0]
     if not path.is_file():

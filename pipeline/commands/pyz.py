@@ -16,15 +16,12 @@ from pipeline.progress import say
 from pipeline.settings import PYTHONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from pipeline.onefile.lock import Pin
     from pipeline.settings import Settings
 
 LOCK = RECIPES / "host-wheels.txt"
-# What these files are called in artifacts/ and in a release.
-PATTERN = "nifty-host-*.pyz"
 
 
 def run(settings: Settings, commands: Iterable[str]) -> None:
@@ -38,12 +35,9 @@ def run(settings: Settings, commands: Iterable[str]) -> None:
         if settings.renew:
             _renew()
             return
-        pins = lock.read(LOCK)
-        inside = modules.closure(
-            PROJECT, ["pipeline.tasks.host", *(f"pipeline.commands.{name}" for name in commands)]
-        )
+        packed = inside(commands)
         for target in targets:
-            path = _make(target, pins, inside, offline=settings.offline)
+            path = make(target, packed, ARTIFACTS, offline=settings.offline)
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             terminal.lines(f"{digest}  {path.relative_to(PROJECT)}")
@@ -51,11 +45,21 @@ def run(settings: Settings, commands: Iterable[str]) -> None:
         raise NiftyError(reason(error, ARTIFACTS)) from error
 
 
-def _make(target: Target, pins: Sequence[Pin], inside: dict[str, Path], *, offline: bool) -> Path:
+def inside(commands: Iterable[str]) -> dict[str, Path]:
+    """The modules of *commands* and of the program that has them, by their paths in the file."""
+    names = ["pipeline.tasks.host", *(f"pipeline.commands.{name}" for name in commands)]
+    return modules.closure(PROJECT, names)
+
+
+def make(
+    target: Target, packed: Mapping[str, Path], folder: Path, *, offline: bool = False
+) -> Path:
+    """The file of *packed* for *target*, in *folder*. Raises WheelsError, LockError, OSError."""
+    pins = lock.read(LOCK)
     found = wheels.fetch(target, pins, CACHE / "wheels" / target.stem, LOCK, offline=offline)
     version = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    path = ARTIFACTS / pack.name(target)
-    content = pack.pack(target, found, inside, version)
+    path = folder / pack.name(target)
+    content = pack.pack(target, found, packed, version)
     if not files.holds(path, content):
         files.put_cached(path, content, mode=0o755)
     return path

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import files
 from pipeline.errors import NiftyError, reason, shown
+from pipeline.program import to_type
 from pipeline.release import envelope, names
 from pipeline.release.envelope import Envelope, EnvelopeError
 from pipeline.trust import memory
@@ -100,8 +101,8 @@ def read(paths: Sequence[str]) -> list[Envelope]:
             told = error.strerror if isinstance(error, OSError) else error.message
             raise RebuildersError(
                 f"{path}: {told}",
-                hint=f"a file NAME.{names.PROVENANCE}, as 'doit verify rebuild=yes to=FOLDER' "
-                "makes it",
+                hint=f"a file NAME.{names.PROVENANCE}, as "
+                f"'{to_type('verify rebuild=yes to=FOLDER')}' makes it",
             ) from error
     return found
 

@@ -72,22 +72,24 @@ def _blob(line: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Root in *machine*, whose instances are below *prefix*."""
+    """Root in *machine*, whose instances are below *prefix*, with *program*, typed in *where*."""
 
     machine: Machine
     prefix: str = "/home"
+    program: str = DOIT
+    where: str | Path = PROJECT
 
     def words(self, *words: str) -> list[str]:
         """The command line of `doit` and its variables."""
         prefix = [] if self.prefix == "/home" else [f"prefix={self.prefix}"]
-        return [DOIT, *words, *prefix]
+        return [self.program, *words, *prefix]
 
     def doit(
         self, *words: str, check: bool = True, stdin: bytes = b"", timeout: float = 300
     ) -> Completed:
-        """Type `doit` and *words* in the checkout."""
+        """Type `doit` and *words* in the checkout, or what *program* and *where* are."""
         argv = self.words(*words)
-        return self.machine.run(argv, cwd=PROJECT, check=check, stdin=stdin, timeout=timeout)
+        return self.machine.run(argv, cwd=self.where, check=check, stdin=stdin, timeout=timeout)
 
     def refused(self, *words: str, code: int = 1) -> str:
         """The message of a `doit` that fails with *code*, and shows no traceback."""
