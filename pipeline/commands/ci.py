@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline import files, terminal
 from pipeline.commands.places import CODE
 from pipeline.errors import NiftyError, UsageError
+from pipeline.program import to_type
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ _FILES = {
 def run(settings: Settings) -> None:
     """Print the file of the forge in kind=, or put it at to=."""
     if not settings.kind:
-        places = (f"doit ci kind={kind} to={place}" for kind, (_, place) in _FILES.items())
-        raise UsageError("for which forge?", hint=" or ".join(places))
+        places = (f"ci kind={kind} to={place}" for kind, (_, place) in _FILES.items())
+        raise UsageError("for which forge?", hint=", or ".join(map(to_type, places)))
     text = of(settings.kind, settings.image)
     if not settings.to:
         terminal.lines(*text.splitlines())
