@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NiftyError, UsageError
-from pipeline.host.state.layout import Layout
+from pipeline.host.state.layout import Layout, check_link
 from pipeline.paths import PROJECT
 from pipeline.program import HAS_CHECKOUT
 
@@ -53,7 +53,12 @@ def is_there(settings: Settings) -> bool:
 
 
 def layout_of(settings: Settings) -> Layout:
-    """Where everything lies below the prefix that the command line means."""
+    """Where everything lies below the prefix that the command line means.
+
+    Raises LayoutError for one that is a link, whatever is asked for: what is looked at there would
+    not be where anything that changes it is willing to go.
+    """
+    check_link(settings.prefix)
     return Layout(settings.prefix)
 
 

@@ -15,7 +15,6 @@ from pipeline.errors import UsageError, ends
 from pipeline.host.backup import restorable, scanning, sections
 from pipeline.host.backup import restore as making
 from pipeline.host.doctor.rows import Stage
-from pipeline.host.state.layout import check_link
 from pipeline.host.state.records import Instance, Known, Runner
 from pipeline.host.units import control, sync
 from pipeline.program import to_type
@@ -36,7 +35,6 @@ def run(settings: Settings) -> Known:
     if not settings.dry:
         as_root("restore")
     layout = layout_of(settings)
-    check_link(settings.prefix)
     wish = scanning.Wish(
         choose=lambda listed: _listed(settings, listed),
         runner=Runner(settings.runner) if settings.runner else None,

@@ -15,7 +15,7 @@ from pipeline.errors import NiftyError, ProblemsError
 from pipeline.host.roots import images
 from pipeline.host.roots import upgrade as upgrading
 from pipeline.host.state import owed
-from pipeline.host.state.layout import check_link, locked, prepare
+from pipeline.host.state.layout import locked, prepare
 from pipeline.host.state.records import Runner
 from pipeline.host.units import sync, systemd
 from pipeline.program import to_type
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 @tells_damaged
 def run(settings: Settings) -> Known:
     """Move instances to another image or runner, or back, one batch after the other."""
-    check_link(settings.prefix)
     known = known_there(settings)
     chosen = selected(settings, known)
     runner_only = settings.runner and not (settings.rollback or "image" in settings.given)

@@ -105,15 +105,19 @@ def test_login_is_on_the_instance_of_that_name(running: Guests, name: str) -> No
 
 
 def test_host_without_a_resolver_starts_them_all_the_same(guests: Guests) -> None:
-    guests.stop("nifty1", "nifty2")
-    guests.machine.run(["ln", "-sfn", "/run/nowhere/resolv.conf", "/etc/resolv.conf"])
-    guests.start("nifty1")
-    guests.machine.run(["rm", "/etc/resolv.conf"])
-    guests.start("nifty2")
-    answering = [name for name, row in guests.status().items() if row["answers"]]
+    answering = {}
+    # none, a link to nowhere, one to itself, a directory
+    for put in ("test ! -e", "ln -s /run/nowhere/file", "ln -s resolv.conf", "mkdir"):
+        guests.stop("nifty1", "nifty2")
+        script = f"cd /etc; rm -f resolv.conf; {put} resolv.conf"
+        guests.machine.run(["sh", "-c", script])
+        guests.start("nifty1", "nifty2")
+        rows = guests.status()
+        answering[put] = [rows[name]["answers"] for name in ("nifty1", "nifty2")]
+    guests.machine.run(["rmdir", "/etc/resolv.conf"])
     guests.machine.put("/etc/resolv.conf", RESOLVER)
     guests.stop("nifty1", "nifty2")
-    assert {"nifty1", "nifty2"} <= set(answering)
+    assert answering == {put: [True, True] for put in answering}
 
 
 RESOLVERS = (

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LAUNCHER = "launch"
 # Where instances find their devices: a directory of links and empty files, the mount points.
 DEVICES = "dev"
+# An option without a meaning (mount(8), FILESYSTEM-INDEPENDENT MOUNT OPTIONS), by which --test-opts
+# finds one line of a table.
+_RESOLVER = "X-nifty.resolver"
 _NODES = ("null", "zero", "full", "random", "urandom", "tty")
 # syslogd makes its socket where /dev/log leads
 _DEVICE_LINKS = (
@@ -103,6 +106,7 @@ class Service:
         text = _LAUNCHER_TEXT
         for need in self.needs:
             text = text.replace(f"@{need.program}@", str(programs[need.program]))
+        text = text.replace("@resolver@", _RESOLVER)
         text = text.replace("@capabilities@", "".join(f",+{name}" for name in _CAPABILITIES))
         return (
             File(path=LAUNCHER, content=text.encode(), mode=0o755),
@@ -130,8 +134,10 @@ def _mounts(prefix: Path, root: str, launch: Launch) -> Iterator[tuple[str, str,
         yield str(launch.cbin), f"{root}/cbin", "none", "bind,ro,nosuid,nodev"
     for bind in launch.binds:
         yield bind.source, f"{root}{bind.target}", "none", "bind,ro,nosuid,nodev"
-    # nofail: a host without a resolver, or whose file is made later, starts one all the same
-    yield "/etc/resolv.conf", f"{root}/etc/resolv.conf", "none", "bind,ro,nosuid,nodev,nofail"
+    # passed over by LAUNCHER on a host without a resolver, or whose file is made later; nofail: it
+    # has gone between
+    resolver = f"bind,ro,nosuid,nodev,nofail,{_RESOLVER}"
+    yield "/etc/resolv.conf", f"{root}/etc/resolv.conf", "none", resolver
     yield root, "/.", "none", "rbind"
 
 
@@ -219,7 +225,9 @@ outside)
     # 65536 numbers of the host are the namespace's users (user_namespaces(7))
     echo "0 $NIFTY_BASE 65536" >"/proc/$!/uid_map"
     echo "0 $NIFTY_BASE 65536" >"/proc/$!/gid_map"
-    told=$(@mount@ --all --fstab "$1/.nifty/units/$2.fstab" 2>&1)
+    # no file, a directory, or a link to nowhere or itself
+    [ -f /etc/resolv.conf ] || without=no@resolver@
+    told=$(@mount@ --all --fstab "$1/.nifty/units/$2.fstab" ${without:+-O "$without"} 2>&1)
     echo go >&6
     wait $!
     ;;

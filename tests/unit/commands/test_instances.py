@@ -16,11 +16,13 @@ import pytest
 from pipeline import run
 from pipeline.commands import choose, ssh, status
 from pipeline.errors import NiftyError
+from pipeline.host.state.layout import LayoutError
 from pipeline.host.status import Row
 from pipeline.host.units import banner, cgroup, control, sockets, systemd, watch
 from pipeline.host.units.cgroup import Memory, Source
 from pipeline.host.units.systemd import State
 from pipeline.run import ProgramError
+from pipeline.settings import Settings
 from tests.support.instances import make_instance
 
 if TYPE_CHECKING:
@@ -290,3 +292,11 @@ def test_description_has_five_in_detail_and_names_the_others() -> None:
 def test_program_that_is_missing_cannot_be_become() -> None:
     with pytest.raises(ProgramError, match="no-such-program-here"):
         run.replace(["no-such-program-here"])
+
+
+def test_prefix_that_is_a_link_is_no_place_to_look_at(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(LayoutError) as caught:
+        choose.known_there(Settings(prefix=tmp_path / "link"))
+    assert caught.value.hint == f"prefix={tmp_path.resolve()}"
+    assert choose.known_there(Settings(prefix=tmp_path)).instances == ()
