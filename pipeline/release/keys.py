@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pipeline import files
 from pipeline.errors import NiftyError, reason
 from pipeline.release import material, openpgp
+from pipeline.release.material import MaterialError
 from pipeline.trust import keyring, packets
 from pipeline.trust.packets import PacketError
 
@@ -222,13 +223,12 @@ def primary(
     """The certificate of *secret* and its primary key, which changes it. Raises SigningKeyError."""
     certificate = public(where, secret)
     try:
-        body = packets.packets(secret)[0].body
-        return certificate, openpgp.secret(body, environment.get(PASSWORD, ""))
-    except PacketError as error:
+        password = environment.get(PASSWORD, "")
+        return certificate, openpgp.secret(secret, certificate.primary, password)
+    except MaterialError as error:
         raise SigningKeyError(
             f"{where}: the primary key cannot be used: {error.message}",
-            hint=f"key= the file {PRIMARY}, {PASSWORD} in the environment if it has a password; "
-            "what GnuPG made, GnuPG renews: gpg --quick-add-key, --quick-set-expire",
+            hint=f"key= the file {PRIMARY}, {PASSWORD} in the environment if it has a password",
         ) from None
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.trust.packets import Packet
 
 _DAY = 86400
+_USER_REVOKED = 0x30  # RFC 4880 section 5.2.1
 
 
 class LifetimeError(NiftyError):
@@ -100,7 +101,8 @@ def _until(old: Certificate, top: Secret, moment: int, days: int) -> bytes:
     end = _later(old.primary, moment + days * _DAY)
 
     def certified(section: list[Packet]) -> bytes:
-        if section[0].tag != packets.USER:
+        kinds = {packets.statement(one.body).kind for one in section[1:]}
+        if section[0].tag != packets.USER or _USER_REVOKED in kinds:
             return b""
         return openpgp.certification(
             top, section[0].body, moment, end=end, may_sign=old.primary.may_sign

@@ -16,18 +16,20 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from pipeline.release import material
+from pipeline.release.material import MaterialError
 from pipeline.trust import packets
-from pipeline.trust.packets import PacketError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
+
+    from pipeline.trust.keyring import Key
 
 _EDDSA, _SHA256, _SHA512, _AES256 = 22, 8, 10, 9
 _ED25519 = bytes.fromhex("092b06010401da470f01")  # its OID, with the length before
 _CERTIFY, _SIGN = 0x01, 0x02
 _POSITIVE, _BINDING, _BACK, _KEY_REVOKED, _SUBKEY_REVOKED = 0x13, 0x18, 0x19, 0x20, 0x28
-_PUBLIC_SIZE = 51  # bytes of such a key's public packet
 _ABSENT = b"\xff\0\x65\0GNU\1"
 _COUNT = 0xF0  # 25,165,824 bytes through the hash (RFC 4880 section 3.7.1.3)
 
@@ -66,7 +68,7 @@ class Secret:
         salt, start = os.urandom(8), os.urandom(16)
         head = bytes([254, _AES256, 3, _SHA256]) + salt + bytes([_COUNT]) + start
         check = hashlib.sha1(number).digest()  # noqa: S324 (RFC 4880 section 5.5.3)
-        return self.public + head + _cfb(_stretched(password, salt, _COUNT), start, number + check)
+        return self.public + head + _cfb(_stretched(password, salt), start, number + check)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,30 +180,12 @@ def revocation(top: Secret, public: bytes, moment: int) -> bytes:
     return packet(packets.SIGNATURE, _signature(top, kind, signed, moment, _subpacket(29, b"\2")))
 
 
-def secret(body: bytes, password: str) -> Secret:
-    """The key in *body* of a secret packet that was made here. Raises PacketError."""
-    head, rest = body[:_PUBLIC_SIZE], body[_PUBLIC_SIZE:]
-    if head[:1] != b"\4" or head[5:16] != bytes([_EDDSA]) + _ED25519 or not rest:
-        raise PacketError("no secret ed25519 key of version 4")
-    if body.endswith(_ABSENT):
-        raise PacketError("its secret is elsewhere")
-    if rest[0] == 0:
-        number = rest[1:-2]
-    elif rest[:4] == bytes([254, _AES256, 3, _SHA256]) and len(rest) > 29:
-        plain = _cfb_opened(_stretched(password, rest[4:12], rest[12]), rest[13:29], rest[29:])
-        number, check = plain[:-20], plain[-20:]
-        if hashlib.sha1(number).digest() != check:  # noqa: S324 (section 5.5.3)
-            raise PacketError("another password than the one it is encrypted with, or none")
-    else:
-        raise PacketError("encrypted in another way than this program does")
-    raw = number[2:].rjust(32, b"\0")
-    if len(raw) != 32:
-        raise PacketError("damaged")
-    created = int.from_bytes(head[1:5])
-    found = Secret(key=Ed25519PrivateKey.from_private_bytes(raw), created=created)
-    if found.public != head:
-        raise PacketError("damaged")
-    return found
+def secret(file: bytes, key: Key, password: str) -> Secret:
+    """*key* as it is in *file*, an OpenPGP secret key. Raises MaterialError."""
+    if key.ed25519 is None:
+        raise MaterialError("no ed25519 key")
+    found = material.ed25519(file, key.ed25519, password)
+    return Secret(key=found, created=int(key.created.timestamp()))
 
 
 def packet(tag: int, body: bytes) -> bytes:
@@ -243,33 +227,20 @@ def _until(created: int, end: int | None) -> bytes:
     return b"" if end is None else _subpacket(packets.KEY_EXPIRES, (end - created).to_bytes(4))
 
 
-def _stretched(password: str, salt: bytes, coded: int) -> bytes:
+def _stretched(password: str, salt: bytes) -> bytes:
     """32 bytes of key (section 3.7.1.3, with SHA-256)."""
-    count = (16 + (coded & 15)) << ((coded >> 4) + 6)
+    count = (16 + (_COUNT & 15)) << ((_COUNT >> 4) + 6)
     one = salt + password.encode()
     whole, rest = divmod(count, len(one))
     return hashlib.sha256(one * whole + one[:rest]).digest()
 
 
-def _blocks(key: bytes) -> Callable[[bytes], bytes]:
-    mode = modes.ECB()  # noqa: S305 (the block alone: what follows makes CFB of it)
-    return Cipher(algorithms.AES256(key), mode).encryptor().update
-
-
 def _cfb(key: bytes, start: bytes, plain: bytes) -> bytes:
-    encrypt, last, made = _blocks(key), start, b""
+    mode = modes.ECB()  # noqa: S305 (the block alone: what follows makes CFB of it)
+    encrypt = Cipher(algorithms.AES256(key), mode).encryptor().update
+    last, made = start, b""
     for at in range(0, len(plain), 16):
-        last = _xored(plain[at : at + 16], encrypt(last))
+        part = plain[at : at + 16]
+        last = bytes(a ^ b for a, b in zip(part, encrypt(last), strict=False))
         made += last
     return made
-
-
-def _cfb_opened(key: bytes, start: bytes, made: bytes) -> bytes:
-    encrypt, plain = _blocks(key), b""
-    for at in range(0, len(made), 16):
-        plain += _xored(made[at : at + 16], encrypt(made[at - 16 : at] if at else start))
-    return plain
-
-
-def _xored(one: bytes, other: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(one, other, strict=False))

@@ -12,7 +12,7 @@ import pysequoia
 import pytest
 
 from pipeline.release import openpgp
-from pipeline.trust import packets
+from pipeline.trust import keyring, packets
 
 if TYPE_CHECKING:
     from pipeline.release.openpgp import Made
@@ -43,6 +43,12 @@ class Signer:
     @property
     def armored(self) -> bytes:
         return pysequoia.armor(self.certificate, pysequoia.ArmorKind.PublicKey).encode()
+
+    def secret(self, number: int, password: str = "") -> openpgp.Secret:
+        """Its primary key (0) or a subkey."""
+        (found,) = keyring.read(self.certificate, name="k").certificates
+        key = (found.primary, *found.subkeys)[number]
+        return openpgp.secret(self.made.primary, key, password)
 
     def sign(self, content: bytes, *, armor: bool = False) -> bytes:
         signer = pysequoia.Tsk.from_bytes(self.made.signing).signer()

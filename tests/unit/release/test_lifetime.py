@@ -38,7 +38,7 @@ class Life:
     def __init__(self, signer: signers.Signer) -> None:
         self.made = signer.made
         self.old = signer.certificate
-        self.top = openpgp.secret(packets.packets(signer.made.primary)[0].body, "")
+        self.top = signer.secret(0)
 
     @property
     def certificate(self) -> Certificate:
@@ -149,8 +149,8 @@ def test_after_a_revocation_another_signing_key_is_good(life: Life, stranger: St
 
 def test_an_expired_key_lives_again_when_it_is_extended(stranger: Stranger) -> None:
     """Signatures of before and after; gpgv by itself takes those of expired keys always."""
-    late = Life(signers.signer(age=timedelta(days=400)))
-    sub = openpgp.secret(packets.packets(late.made.signing)[3].body, "")
+    signer = signers.signer(age=timedelta(days=400))
+    late, sub = Life(signer), signer.secret(1)
     before = signers.signed_at(sub, BODY, NOW - timedelta(days=200))
     longer = lifetime.extended(late.certificate, late.top, now=NOW, **YEAR)
     after = signers.signed_at(sub, BODY, NOW)
@@ -191,22 +191,6 @@ def test_nothing_becomes_shorter_and_what_is_revoked_stays_so(life: Life) -> Non
         lifetime.extended(without, life.top, now=NOW, **YEAR)
     with pytest.raises(lifetime.LifetimeError, match="is revoked already"):
         lifetime.revoked(without, life.top, without.subkeys[0], now=NOW)
-
-
-@pytest.mark.parametrize("password", ["", "open sesame"])
-def test_a_secret_is_read_as_it_was_written(password: str) -> None:
-    made = openpgp.make("N", now=NOW, days=2, signing_days=1, password=password)
-    top = openpgp.secret(packets.packets(made.primary)[0].body, password)
-    assert top.fingerprint.hex().upper() == made.fingerprint
-    body = bytearray(packets.packets(made.primary)[0].body)
-    body[-3] ^= 1
-    with pytest.raises(packets.PacketError):
-        openpgp.secret(bytes(body), password)
-    with pytest.raises(packets.PacketError, match="its secret is elsewhere"):
-        openpgp.secret(packets.packets(made.signing)[0].body, password)
-    if password:
-        with pytest.raises(packets.PacketError, match="another password"):
-            openpgp.secret(packets.packets(made.primary)[0].body, "simsim")
 
 
 # ----- doit key
@@ -271,7 +255,7 @@ def test_what_a_change_needs_is_asked_for(folder: Path) -> None:
         doit_key(renew="yes", key=primary, to=to)
     with pytest.raises(UsageError, match="where to"):
         doit_key(renew="yes", key=primary, keyring=ring)
-    with pytest.raises(keys.SigningKeyError, match="its secret is elsewhere") as caught:
+    with pytest.raises(keys.SigningKeyError, match="the secret key is not in this file") as caught:
         doit_key(renew="yes", key=signing, keyring=ring, to=to)
     assert "nifty-primary.pgp" in str(caught.value)
     with pytest.raises(UsageError, match=r"no key of Nifty .*\nhint: it has"):

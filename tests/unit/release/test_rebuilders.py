@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.release import envelope, keys, lifetime, openpgp, rebuilders
 from pipeline.release.rebuilders import RebuildersError
-from pipeline.trust import keyring, packets
+from pipeline.trust import keyring
 from tests.support import signers
 
 if TYPE_CHECKING:
@@ -53,15 +53,15 @@ def test_each_is_counted_once_wherever_their_signature_is() -> None:
 
 def test_two_keys_of_one_certificate_are_one_rebuilder_and_so_is_one_key_of_two() -> None:
     old = keyring.read(ANN.certificate, name="k").certificates[0]
-    top = openpgp.secret(packets.packets(ANN.made.primary)[0].body, "")
+    top = ANN.secret(0)
     again = lifetime.renewed(old, top, now=NOW, days=9, signing_days=9, password="")
     both = made(ANN, signers.Signer(again))
     assert len(both.signatures) == 2
     assert who(both, ring=keyring.read(again.certificate, name="k")) == ["Ann"]
     # Mallory's certificate, with Ann's key bound to it as well
     mallory = signers.signer("Mallory <m@example.org>")
-    theirs = openpgp.secret(packets.packets(mallory.made.primary)[0].body, "")
-    sub = openpgp.secret(packets.packets(ANN.made.signing)[3].body, "")
+    theirs = mallory.secret(0)
+    sub = ANN.secret(1)
     bound = openpgp.subkey(theirs, sub, int(NOW.timestamp()), end=None)
     ring = keyring.read(ANN.certificate + mallory.certificate + bound, name="k")
     assert who(made(ANN), ring=ring) == ["Ann"]
@@ -69,7 +69,7 @@ def test_two_keys_of_one_certificate_are_one_rebuilder_and_so_is_one_key_of_two(
 
 def test_a_key_that_is_not_good_and_another_statement_count_nothing() -> None:
     old = keyring.read(ANN.certificate, name="k").certificates[0]
-    top = openpgp.secret(packets.packets(ANN.made.primary)[0].body, "")
+    top = ANN.secret(0)
     gone = lifetime.revoked(old, top, old.subkeys[0], now=NOW)
     assert who(made(ANN), ring=keyring.read(gone, name="k")) == []
     later = NOW + timedelta(days=400)
