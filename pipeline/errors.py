@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,6 +53,20 @@ def reason(error: OSError, at: object = None) -> str:
     where = error.filename if error.filename is not None else at
     told = error.strerror or str(error)
     return told if where is None else f"{where}: {told}"
+
+
+def readable(error: OSError) -> str | None:
+    """What to do so that a file which the user named can be read; None if that is plain."""
+    match error.errno:
+        case errno.EACCES | errno.EPERM:
+            return "as a user who may read it: its owner, or root"
+        case errno.EISDIR | errno.EINVAL:
+            return "a regular file is wanted there"
+        case errno.EFBIG:
+            return "is it the right file?"
+        case errno.EIO:
+            return "the disk is damaged (dmesg says more): a copy from elsewhere"
+    return None
 
 
 def _escaped(char: str) -> str:

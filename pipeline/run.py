@@ -24,6 +24,9 @@ CLEAN_ENVIRONMENT: Mapping[str, str] = {
     "LC_ALL": "C.UTF-8",
 }
 
+# What no program that is started here ever sees, whatever environment it is given.
+SECRETS = ("NIFTY_SIGNING_KEY", "NIFTY_SIGNING_PASSWORD")
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -65,7 +68,7 @@ def run(
     umask: int = 0o022,
     check: bool = True,
 ) -> Completed:
-    """Run *argv* to its end, with exactly the environment *env*.
+    """Run *argv* to its end, with exactly the environment *env*, less SECRETS.
 
     With *log*, standard output and error are appended to that file instead of being returned.
     It and all that it started end with this process, however that ends.
@@ -98,6 +101,10 @@ def run(
     return Completed(returncode=returncode, stdout=stdout, stderr=stderr)
 
 
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in environment.items() if name not in SECRETS}
+
+
 def _call(
     words: Sequence[str],
     env: Mapping[str, str],
@@ -113,7 +120,7 @@ def _call(
         _guard() as group,
         subprocess.Popen(
             words,
-            env=dict(env),
+            env=_without_secrets(env),
             cwd=cwd,
             stdin=subprocess.PIPE,
             stdout=stdout,
@@ -226,12 +233,12 @@ def _end(returncode: int) -> str:
 
 
 def replace(argv: Sequence[str | Path]) -> NoReturn:
-    """Become the program *argv*, with the user's own environment and terminal.
+    """Become the program *argv*, with the user's own terminal and environment, but SECRETS.
 
     Raises ProgramError if it is missing; does not come back otherwise (execve(2)).
     """
     words = [os.fspath(word) for word in argv]
     try:
-        os.execvpe(words[0], words, os.environ)  # noqa: S606 (no shell is what is wanted)
+        os.execvpe(words[0], words, _without_secrets(os.environ))  # noqa: S606 (no shell is what is wanted)
     except OSError as error:
         raise ProgramError(f"{words[0]}: {error.strerror}") from error

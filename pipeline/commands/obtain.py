@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
     from pipeline.trust.keyring import Keyring
 
+_MOST_SHOWN = 5  # fingerprints that a person is asked about
 _SITE = Path("/etc/nifty/keyring.pgp")
 
 
@@ -130,6 +131,11 @@ def _ring(
             "(@sha256:… in a registry), or trust=first",
         )
     ring = client.published_keyring(where)
+    if len(ring.certificates) > _MOST_SHOWN:
+        raise NiftyError(
+            f"{where.base} offers {len(ring.certificates)} certificates: nobody compares so many",
+            hint="keyring=FILE of the publisher",
+        )
     for one in ring.certificates:
         say(f"{where.base} says it is {one.title}")
     if not settings.yes:

@@ -194,10 +194,16 @@ def _folders(
 
 def _nothing_else(folder: Path, listed: Mapping[str, str]) -> Check:
     there: list[str] = []
-    for top, folders, found in os.walk(folder):  # which follows no link
-        path = Path(top)
-        links = [name for name in folders if (path / name).is_symlink()]
-        there += [(path / name).relative_to(folder).as_posix() for name in (*found, *links)]
+
+    def unread(error: OSError) -> None:
+        there.append(os.path.relpath(error.filename, folder))
+
+    for top, folders, found in os.walk(folder, onerror=unread):  # which follows no link
+        path = Path(top).relative_to(folder)
+        links = [name for name in folders if (folder / path / name).is_symlink()]
+        there += [(path / name).as_posix() for name in (*found, *links)]
+        if not folders and not found:
+            there.append(f"{path}/")
     other = [name for name in sorted(there) if name not in listed and name not in _APART]
     if other:
         told = f"not in {sums.NAME}: {some(map(shown, other))}"

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import NiftyError, reason
+from pipeline.errors import NiftyError, readable, reason
 from pipeline.release import material, openpgp
 from pipeline.release.material import MaterialError
+from pipeline.run import SECRETS
 from pipeline.trust import keyring, packets
 from pipeline.trust.packets import PacketError
 
@@ -31,15 +32,10 @@ if TYPE_CHECKING:
     from pipeline.release.openpgp import Secret
     from pipeline.trust.keyring import Certificate, Key, Keyring
 
-VARIABLE, PASSWORD = "NIFTY_SIGNING_KEY", "NIFTY_SIGNING_PASSWORD"
+VARIABLE, PASSWORD = SECRETS
 PRIMARY, SIGNING = "nifty-primary.pgp", "nifty-signing.pgp"
-SECRETS = (PRIMARY, SIGNING)
+_SECRET_FILES = (PRIMARY, SIGNING)
 WARNING_DAYS = 60
-_HINTS = {
-    errno.ENOENT: "doit key new=yes makes one",
-    errno.EACCES: "as the user whose file it is",
-    errno.EINVAL: "a file with the key is wanted, as doit key new=yes makes",
-}
 
 
 class SigningKeyError(NiftyError):
@@ -131,7 +127,7 @@ def _read(path: Path) -> bytes:
     try:
         return files.read(path.resolve(), limit=keyring.LIMIT, look=look)
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0)
+        hint = "doit key new=yes makes one" if error.errno == errno.ENOENT else readable(error)
         raise SigningKeyError(f"{path}: {error.strerror}", hint=hint) from error
 
 
@@ -240,7 +236,7 @@ def armored(certificate: bytes) -> bytes:
 
 
 def write(folder: Path, contents: Mapping[str, bytes]) -> tuple[Path, ...]:
-    """Put *contents*, by name, into *folder*; SECRETS are for their owner alone.
+    """Put *contents*, by name, into *folder*; secrets are for their owner alone.
 
     No file is replaced. Raises SigningKeyError.
     """
@@ -253,7 +249,7 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> tuple[Path, ...]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, content in contents.items():
-            mode = 0o600 if name in SECRETS else 0o644
+            mode = 0o600 if name in _SECRET_FILES else 0o644
             files.write(folder / name, content, mode=mode, durable=True)
             written.append(folder / name)
         files.sync_folder(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline import files
-from pipeline.errors import NiftyError
+from pipeline.errors import NiftyError, readable
 from pipeline.net import https
 from pipeline.net.transport import HttpError, Transport
 
@@ -33,7 +33,7 @@ def read(url: str, *, limit: int, transport: Transport) -> bytes:
     except HttpError as error:
         raise RemoteError(f"{url}: {error.message}", hint=error.hint) from error
     except OSError as error:
-        raise RemoteError(f"{url}: {error.strerror}") from error
+        raise RemoteError(f"{url}: {error.strerror}", hint=readable(error)) from error
 
 
 def fetcher(url: str, expected: Expected, transport: Transport) -> Fetch:
@@ -68,7 +68,7 @@ def _opened(path: Path, expected: Expected) -> BinaryIO:
     try:
         file = os.fdopen(os.open(path, flags), "rb")
     except OSError as error:
-        raise RemoteError(f"{path}: {error.strerror}") from error
+        raise RemoteError(f"{path}: {error.strerror}", hint=readable(error)) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise RemoteError(f"{path}: not a regular file")

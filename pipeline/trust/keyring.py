@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipeline import files
-from pipeline.errors import NiftyError, shown
+from pipeline.errors import NiftyError, readable, shown
 from pipeline.trust import packets
 from pipeline.trust.packets import PacketError
 
@@ -135,7 +135,7 @@ def load(path: Path) -> Keyring:
     try:
         content = files.read(path.resolve(), limit=LIMIT)
     except OSError as error:
-        raise KeyringError(f"{path}: {error.strerror}") from error
+        raise KeyringError(f"{path}: {error.strerror}", hint=readable(error)) from error
     return read(content, name=str(path))
 
 

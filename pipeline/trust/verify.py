@@ -148,7 +148,9 @@ def _gpgv(content: bytes, signature: bytes, certificate: Certificate, key: Key) 
                 f"nothing here can check a signature: {error.message}",
                 hint="apt install gpgv, or pip install -e '.[verify]' in this virtual environment",
             ) from error
-    status = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("[GNUPG:]")]
+    # splitlines would take other characters for ends, and notations are whoever's
+    lines = done.stdout.split("\n")
+    status = [line.split()[1:] for line in lines if line.startswith("[GNUPG:]")]
     for words_of in status:
         if words_of and words_of[0] in _WORDS:
             return _WORDS[words_of[0]]

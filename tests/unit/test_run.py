@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import run as door
-from pipeline.run import ProgramError, run
+from pipeline.paths import PROJECT
+from pipeline.run import SECRETS, ProgramError, run
 
 
 def python(code: str) -> list[str]:
@@ -53,6 +54,18 @@ def test_no_variable_of_the_user_s_leaks_in(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_environment_is_exactly_the_one_given() -> None:
     assert run(["/usr/bin/env"], env={"A": "1"}).stdout == "A=1\n"
+
+
+def test_no_program_sees_a_secret_whatever_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, "hush-hush")
+    assert "hush-hush" not in run(["/usr/bin/env"], env=os.environ).stdout
+    words = "from pipeline.run import replace; replace(['/usr/bin/env'])"
+    told = subprocess.run(
+        [sys.executable, "-c", words], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "PATH=" in told
+    assert "hush-hush" not in told
 
 
 def test_words_are_not_read_by_a_shell() -> None:

@@ -127,6 +127,15 @@ def test_trust_at_first_sight_asks_and_is_kept(
         got(site, tmp_path, trust="first", yes="yes")
 
 
+def test_more_keys_than_anybody_compares_are_not_trusted_at_first_sight(
+    site: Site, tmp_path: Path
+) -> None:
+    several = b"".join(signers.signer(f"N{number}").certificate for number in range(6))
+    site.answers["/r/nifty-keyring.pgp"] = [webserver.whole(several)]
+    with pytest.raises(NiftyError, match="offers 6 certificates"):
+        got(site, tmp_path, trust="first", yes="yes")
+
+
 def test_nothing_older_is_taken_unless_that_is_asked_for(
     site: Site, releases: Path, tmp_path: Path
 ) -> None:

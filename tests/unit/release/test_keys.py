@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import stat
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -104,6 +105,27 @@ def test_a_secret_others_may_read_is_refused(folder: Path) -> None:
     path = folder / "nifty-signing.pgp"
     path.chmod(0o640)
     with pytest.raises(SigningKeyError, match=r"others may read it \(mode 0640\)"):
+        keys.given(str(path), {})
+
+
+def test_the_mode_is_that_of_what_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever has the name a moment later: facts and bytes are of one open file."""
+    path, other = folder / "nifty-signing.pgp", tmp_path / "other"
+    other.write_bytes(b"of somebody")
+    other.chmod(0o644)
+    real = os.fstat
+
+    def exchanged(file: int) -> os.stat_result:
+        other.replace(path)
+        monkeypatch.setattr(os, "fstat", real)
+        return real(file)
+
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fstat", exchanged)
+    assert keys.given(str(path), {}) == (str(path), before)
+    with pytest.raises(SigningKeyError, match="others may read it"):
         keys.given(str(path), {})
 
 
