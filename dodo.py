@@ -114,13 +114,13 @@ def task_key() -> Any:
 
 
 def task_publish() -> Any:
-    """Make artifacts/release/: a signed release (key=FILE | unsigned=yes; url=https://… keep=3)"""
+    """Make artifacts/release/, signed (key=FILE | unsigned=yes; url=… keep=3 python=3.11)"""
     return made(build.publish)
 
 
 def task_pyz() -> Any:
     """Pack the host's half as one file (python=3.11,3.13 arch=x86_64,aarch64; renew=yes: pins)"""
-    return made(build.pyz, several=True)
+    return made(always("pyz"), several=True)
 
 
 def task_ci() -> Any:

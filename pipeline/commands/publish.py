@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import files, terminal
 from pipeline.builder.sources.store import Store
+from pipeline.commands import pyz
 from pipeline.commands.places import ARTIFACTS, ENDINGS, RELEASE, STORE
 from pipeline.commands.recipes import load
 from pipeline.errors import NiftyError, UsageError, some
@@ -64,7 +65,7 @@ def run(settings: Settings) -> None:
             now=now,
             text=text,
             fresh=settings.fresh,
-            more=[of_all(several, shop), *_rebuilt(settings, now)],
+            more=[of_all(several, shop), *_rebuilt(settings, now), *_programs(settings)],
             url=settings.url,
         ),
     )
@@ -87,6 +88,14 @@ def _rebuilt(settings: Settings, now: datetime) -> Iterator[Addition]:
     ring = keyring.load(Path(settings.rebuilders))
     others = rebuilders.read(settings.rebuilt)
     yield lambda contents: rebuilders.merged(contents, others, ring, now)
+
+
+def _programs(settings: Settings) -> Iterator[Addition]:
+    """Adds the files of `doit pyz` for python=, made anew."""
+    if not settings.python:
+        return
+    found = {path.name: path.read_bytes() for path in pyz.made(settings)}
+    yield lambda contents: {**contents, **found}
 
 
 def _provenance_key(signing: Signing | None) -> Ed25519PrivateKey | None:

@@ -16,7 +16,7 @@ from pipeline.progress import say
 from pipeline.settings import PYTHONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from pipeline.settings import Settings
@@ -24,31 +24,32 @@ if TYPE_CHECKING:
 LOCK = RECIPES / "host-wheels.txt"
 
 
-def run(settings: Settings, commands: Iterable[str]) -> None:
-    """Make the files, which have *commands*; or, with renew=yes, the pins of their wheels."""
-    targets = [
-        Target(python=python, machine=machine)
-        for python in settings.python or PYTHONS
-        for machine in settings.arches or wheels.MACHINES
-    ]
-    try:
-        if settings.renew:
-            _renew()
-            return
-        packed = inside(commands)
-        for target in targets:
-            path = make(target, packed, ARTIFACTS, offline=settings.offline)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            terminal.lines(f"{digest}  {path.relative_to(PROJECT)}")
-    except OSError as error:
-        raise NiftyError(reason(error, ARTIFACTS)) from error
+def run(settings: Settings) -> None:
+    """Make the files, and show their sums; or, with renew=yes, the pins of their wheels."""
+    if settings.renew:
+        _renew()
+        return
+    for path in made(settings):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        terminal.lines(f"{digest}  {path.relative_to(PROJECT)}")
 
 
-def inside(commands: Iterable[str]) -> dict[str, Path]:
-    """The modules of *commands* and of the program that has them, by their paths in the file."""
-    names = ["pipeline.tasks.host", *(f"pipeline.commands.{name}" for name in commands)]
-    return modules.closure(PROJECT, names)
+def made(settings: Settings) -> Iterator[Path]:
+    """The files that python= and arch= mean, one after the other. Raises NiftyError."""
+    packed = inside()
+    for python in settings.python or PYTHONS:
+        for machine in settings.arches or wheels.MACHINES:
+            target = Target(python=python, machine=machine)
+            try:
+                yield make(target, packed, ARTIFACTS, offline=settings.offline)
+            except OSError as error:
+                raise NiftyError(reason(error, ARTIFACTS)) from error
+
+
+def inside() -> dict[str, Path]:
+    """The modules of a host's commands, by their paths in the file."""
+    return modules.closure(PROJECT, ["pipeline.tasks.host"])
 
 
 def make(

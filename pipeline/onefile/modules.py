@@ -1,4 +1,4 @@
-"""Which modules of ours the commands of a host need: those that they import, and so on."""
+"""Which modules of ours a program needs: those that it imports, and those import, and so on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # What a checkout is needed for anyway; a command that asks for it says so.
 _OTHER_HALF = "pipeline.builder"
+# Of tasks.actions: the functions by which a task names its command.
+_DOORS = ("always",)
 
 
 class ModulesError(NiftyError):
@@ -22,8 +24,8 @@ class ModulesError(NiftyError):
 def closure(project: Path, names: Iterable[str]) -> dict[str, Path]:
     """Files of the modules *names* and of all that they import of ours, by their paths inside.
 
-    Imports within functions count, those for type checkers do not; what builds is left out. Raises
-    ModulesError.
+    Imports within functions count, and the lazy door to commands, `always("deploy")`; those for
+    type checkers do not. What builds is left out. Raises ModulesError.
     """
     found: dict[str, Path] = {}
     todo = list(names)
@@ -61,4 +63,6 @@ def _imported(tree: ast.AST) -> Iterator[str]:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         else:
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in _DOORS:
+                yield f"pipeline.commands.{ast.literal_eval(node.args[0])}"
             yield from _imported(node)

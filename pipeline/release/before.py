@@ -16,7 +16,7 @@ from pipeline.release import names
 from pipeline.trust import memory, sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pipeline.release.contents import Item
@@ -82,8 +82,9 @@ def _vouched(path: Path, digest: str) -> bytes:
 def contents(new: Sequence[Item], before: Before, keep: int) -> dict[str, bytes]:
     """Every versioned file of the next release: *new*, and what stays of the one *before*.
 
-    *keep* versions of each image stay. Raises PublishError if one of *new* has other bytes than
-    were published under its name, or what is there is damaged.
+    *keep* versions of each image stay, and programs for hosts until they are made anew. Raises
+    PublishError if one of *new* has other bytes than were published under its name, or what is
+    there is damaged.
     """
     folder, old = before.folder, before.listed
     found = {item.name: item.content for item in new}
@@ -115,11 +116,12 @@ def contents(new: Sequence[Item], before: Before, keep: int) -> dict[str, bytes]
     return found
 
 
-def _staying(all_names: Iterable[str], keep: int) -> set[str]:
-    """Those of *all_names* that belong to the newest *keep* versions of their image."""
+def _staying(all_names: Sequence[str], keep: int) -> set[str]:
+    """Those of *all_names* of the newest *keep* versions of their image, and programs."""
     named = {name: found for name in all_names if (found := names.parse(name))}
     versions: dict[str, set[str]] = {}
     for one in named.values():
         versions.setdefault(one.image, set()).add(one.version)
     newest = {image: sorted(found, key=memory.order)[-keep:] for image, found in versions.items()}
-    return {name for name, one in named.items() if one.version in newest[one.image]}
+    images = {name for name, one in named.items() if one.version in newest[one.image]}
+    return images | {name for name in all_names if names.is_program(name)}

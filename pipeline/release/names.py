@@ -26,6 +26,10 @@ _NAME = re.compile(
 )
 
 
+# What a host needs to deploy, as one file for a Python and a machine; of no image's version.
+_PROGRAM = re.compile(r"nifty-host-py3[0-9]{1,2}-[a-z0-9_]+\.pyz", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
     """What a file's name says; *architecture* in uname's word, empty for what is for all."""
@@ -39,6 +43,11 @@ class Named:
 def name(image: str, version: str, architecture: str, ending: str) -> str:
     """The name of a file: `name("nifty", "1", "x86_64", "json")` is `nifty_1_x86-64.json`."""
     return f"{image}_{version}_{WORDS.get(architecture, architecture)}.{ending}"
+
+
+def is_program(name: str) -> bool:
+    """Whether *name* is a file's that has the host's half of this program."""
+    return _PROGRAM.fullmatch(name) is not None
 
 
 def parse(text: str) -> Named | None:

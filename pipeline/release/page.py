@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
@@ -69,6 +70,7 @@ def page(contents: Mapping[str, bytes], ring: Keyring | None, url: str) -> bytes
             _section(image, version, files, contents)
             for (image, version), files in versions.items()
         ),
+        *_programs(contents),
         "<h2>Verify</h2>",
         *(_verifying(ring) if ring else ["<p>There is no signature to verify.</p>"]),
         "<h2>Use</h2>",
@@ -142,6 +144,20 @@ def _section(image: str, version: str, files: Iterable[str], contents: Mapping[s
     )
 
 
+def _programs(contents: Mapping[str, bytes]) -> Iterator[str]:
+    """What a host needs to deploy, where that is in the release."""
+    rows = "".join(
+        _row(name, contents[name]) for name in sorted(contents) if names.is_program(name)
+    )
+    if rows:
+        yield (
+            "<h2>For hosts</h2>\n<p>nifty's commands for a host, as one file for its own Python: "
+            "nothing else is installed there.</p>\n"
+            "<table><thead><tr><th>file, sha256<th>what it is<th>bytes</thead>\n"
+            f"<tbody>\n{rows}</tbody></table>"
+        )
+
+
 def _order(name: str) -> tuple[int, int, str]:
     """By architecture, then by kind; what is for all comes last."""
     named = names.parse(name)
@@ -157,6 +173,8 @@ def _row(name: str, content: bytes) -> str:
     what = _KINDS.get(named.ending, "") if named else ""
     if named and not named.architecture and named.ending != names.PROVENANCE:
         what = _SOURCE
+    if found := re.fullmatch(r"nifty-host-py3([0-9]+)-(.*)\.pyz", name):
+        what = f"for /usr/bin/python3 that is Python 3.{found[1]}, on {found[2]}"
     digest = hashlib.sha256(content).hexdigest()
     return (
         f'<tr><td><a href="{escape(name)}">{escape(name)}</a><br><code>{digest}</code>'

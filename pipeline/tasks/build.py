@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.commands.checksums import names
 from pipeline.commands.places import ARTIFACTS, CODE, RECIPES, artifacts, component_folder
 from pipeline.settings import ARCHITECTURES
-from pipeline.tasks import fresh, host
+from pipeline.tasks import fresh
 from pipeline.tasks.actions import PLAIN_IO, Task, action, always, command
 
 if TYPE_CHECKING:
@@ -258,14 +258,6 @@ def _code(*packages: str) -> list[str]:
 def inspect(settings: Settings) -> Task:
     """The binaries of the image, which is built first, or one ELF file."""
     return {**always("inspect")(settings), "task_dep": [] if settings.file else ["image"]}
-
-
-def pyz(settings: Settings) -> Task:
-    """One file of the host's half; what is in it may come from anywhere, so it is always made."""
-    return {
-        **always("pyz")(settings),
-        "actions": [(action(command("pyz")), [settings, tuple(host.names())])],
-    }
 
 
 def publish(settings: Settings) -> Iterator[Task]:

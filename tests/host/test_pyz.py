@@ -33,7 +33,7 @@ def user(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Somebody with the file as `nifty` in PATH, and two images."""
     python = PYTHONS[wanted_suite()].removeprefix("python")
     target = Target(python=python, machine=os.uname().machine)
-    file = pyz.make(target, pyz.inside(host.names()), tmp_path_factory.mktemp("made"))
+    file = pyz.make(target, pyz.inside(), tmp_path_factory.mktemp("made"))
     machine.put("/usr/local/sbin/nifty", file.read_bytes(), 0o755)
     machine.put("/srv/nifty.tar.zst", artifacts(Settings(arch=target.machine))[0].read_bytes())
     changed = variant.Variant({"hostname": "other"}, {})

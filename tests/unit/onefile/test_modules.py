@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PACKED = modules.closure(
-    PROJECT, ["pipeline.tasks.host", *(f"pipeline.commands.{name}" for name in host.names())]
-)
+PACKED = modules.closure(PROJECT, ["pipeline.tasks.host"])
 # By that line a file on the disk is known again, whoever wrote it.
 MARKS = ["pipeline/host/doctor/remedy.py: doit doctor"]
 OURS = "pipeline"
+TYPES = "if TYPE_CHECKING:\n import pipeline.c"
 
 
 def test_imports_are_followed_but_those_of_type_checkers(tmp_path: Path) -> None:
     files = {
+        "pipeline/commands/__init__.py": "",
+        "pipeline/commands/deploy.py": "",
         "pipeline/__init__.py": "",
-        "pipeline/a.py": f"from {OURS}.room import b\nif TYPE_CHECKING:\n import pipeline.c",
+        "pipeline/a.py": f"from {OURS}.room import b\nalways('deploy')\n{TYPES}",
         "pipeline/room/__init__.py": "",
         "pipeline/room/b.py": f"def late():\n import pipeline.d\n from {OURS}.builder import e",
         "pipeline/c.py": "",
@@ -40,7 +41,8 @@ def test_imports_are_followed_but_those_of_type_checkers(tmp_path: Path) -> None
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     found = modules.closure(tmp_path, ["pipeline.a"])
-    names = ("__init__.py", "a.py", "d.py", "room/__init__.py", "room/b.py")
+    names = ["__init__.py", "a.py", "d.py", "room/__init__.py", "room/b.py"]
+    names += ["commands/__init__.py", "commands/deploy.py"]
     assert found == {f"pipeline/{name}": tmp_path / "pipeline" / name for name in names}
     with pytest.raises(ModulesError, match=r"no module pipeline\.f"):
         modules.closure(tmp_path, ["pipeline.f"])

@@ -17,6 +17,8 @@ import pytest
 from pipeline import files
 from pipeline.image import archive
 from pipeline.image.rootfs import File
+from pipeline.onefile import pack
+from pipeline.onefile.wheels import Target
 from pipeline.release import check, keys, names, oci, publish
 from pipeline.release.before import PublishError
 from pipeline.release.contents import Built
@@ -27,6 +29,7 @@ from tests.support.published import (
     NOW,
     RING,
     SECOND,
+    SIGNING,
     THIRD,
     built,
     put,
@@ -477,3 +480,23 @@ def test_a_web_server_may_read_it_whatever_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "release").stat().st_mode & 0o777 == 0o755
+
+
+def test_programs_for_hosts_stay_until_they_are_made_anew(release: Path) -> None:
+    name = pack.name(Target(python="3.11", machine="x86_64"))
+    ring = SIGNING.certificate.binary
+
+    def published(content: bytes | None) -> bytes:
+        more = [] if content is None else [lambda there: {**there, name: content}]
+        terms = publish.Terms(keep=3, now=NOW, more=more)
+        publish.publish(release, [], SIGNING, ring, terms)
+        assert wrong(release) == []
+        return (release / name).read_bytes()
+
+    assert published(b"first") == b"first"
+    assert published(None) == b"first"
+    assert published(b"second") == b"second"
+    assert name in sums.read((release / "SHA256SUMS").read_bytes())
+    page = (release / "index.html").read_text("utf-8")
+    assert "for /usr/bin/python3 that is Python 3.11, on x86_64" in page
+    assert names.parse(name) is None
