@@ -14,7 +14,7 @@ from pipeline.commands import places
 from pipeline.errors import NiftyError, UsageError, reason
 from pipeline.host.state import layout as layouts
 from pipeline.progress import say
-from pipeline.release import remote, stored
+from pipeline.release import rebuilders, remote, stored
 from pipeline.release.place import place
 from pipeline.trust import keyring, memory
 
@@ -73,12 +73,13 @@ class Obtained:
 def image(settings: Settings) -> Obtained:
     """What the command line means. Raises NiftyError for what is not there or not trusted."""
     if not settings.image_is_url:
+        _refuse_rebuilders(settings)
         return Obtained(path=places.image_path(settings))
     where = place(settings.image)
-    kind = stored.Client if where.is_stored else remote.Client
-    client = kind(cache=_cache(), machine=os.uname().machine, now=datetime.now(UTC))
+    client = _client(settings, where)
     layout = places.layout_of(settings)
     if where.is_pinned and not settings.keyring:
+        _refuse_rebuilders(settings)
         pulled = client.pinned(where)
         say(f"{pulled.title}: sha256 {pulled.path.name}, as pinned")
         return Obtained(path=pulled.path, pulled=pulled)
@@ -102,6 +103,26 @@ def image(settings: Settings) -> Obtained:
         is_chosen=where.is_chosen,
         may_be_older=settings.downgrade,
     )
+
+
+def _client(settings: Settings, where: Place) -> remote.Client | stored.Client:
+    now, machine = datetime.now(UTC), os.uname().machine
+    if where.is_stored:
+        _refuse_rebuilders(settings)
+        return stored.Client(cache=_cache(), machine=machine, now=now)
+    wanted = None
+    if settings.rebuilders:
+        ring, others = keyring.load(Path(settings.rebuilders)), rebuilders.read(settings.rebuilt)
+        wanted = rebuilders.Wanted(ring=ring, need=settings.need, others=others, now=now)
+    return remote.Client(cache=_cache(), machine=machine, now=now, rebuilt=wanted)
+
+
+def _refuse_rebuilders(settings: Settings) -> None:
+    if settings.rebuilders:
+        raise UsageError(
+            "rebuilders= is asked of a signed release on a web server: there is none here",
+            hint="image=https://… without #sha256=, or with keyring= as well",
+        )
 
 
 def _cache() -> Path:

@@ -6,7 +6,9 @@ counts whose they are: a certificate once, and a key once, however many signatur
 
 from __future__ import annotations
 
+import hashlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import files
@@ -17,7 +19,7 @@ from pipeline.release.envelope import Envelope, EnvelopeError
 from pipeline.trust import memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -70,6 +72,33 @@ def check(
             hint="rebuilt=FILE,… for what rebuilders publish themselves",
         )
     return f"{len(found)} of {need} needed: {told}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Who of *ring* must have built again: *need* of them, in the release itself or in *others*."""
+
+    ring: Keyring
+    need: int
+    others: Sequence[Envelope]
+    now: datetime
+
+    def check(self, file: str, listed: Mapping[str, str], read: Callable[[str], bytes]) -> str:
+        """Who they are, that have built *file* again, one of *listed*, the sums that are signed.
+
+        *read* gives a file of the release, of at most envelope.LIMIT bytes. Raises NiftyError.
+        """
+        named = names.parse(file)
+        name = f"{named.image}_{named.version}.{names.PROVENANCE}" if named else ""
+        if name not in listed:
+            raise RebuildersError(f"the release has no provenance of {file}")
+        content = read(name)
+        if hashlib.sha256(content).hexdigest() != listed[name]:
+            raise RebuildersError(f"{name}: not the one whose sum is signed")
+        there = envelope.read(content)
+        if envelope.subjects(there.payload).get(file) != listed[file]:
+            raise RebuildersError(f"{name}: is about another {file}")
+        return check(there.payload, [there, *self.others], self.ring, self.need, self.now)
 
 
 def newest(listed: Iterable[str]) -> list[str]:

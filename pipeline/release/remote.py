@@ -15,7 +15,8 @@ from pipeline.image import archive
 from pipeline.net.https import Expected
 from pipeline.net.transport import Transport
 from pipeline.paths import beneath
-from pipeline.release import check, names, reader
+from pipeline.progress import say
+from pipeline.release import check, envelope, names, reader
 from pipeline.release.cache import Cache
 from pipeline.release.place import Place
 from pipeline.release.reader import RemoteError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.release.check import Check
+    from pipeline.release.rebuilders import Wanted
     from pipeline.trust.keyring import Keyring
     from pipeline.trust.verify import Signed
 
@@ -62,6 +64,7 @@ class Client:
     machine: str
     now: datetime
     transport: Transport = field(default_factory=Transport)
+    rebuilt: Wanted | None = None
 
     def pinned(self, where: Place) -> Pulled:
         """The archive with the sha256 that *where* pins; nobody is asked if it is in the cache."""
@@ -105,6 +108,12 @@ class Client:
         )
         if accept is not None:
             accept(pulled)
+        if self.rebuilt is not None:
+            limit = envelope.LIMIT
+            told = self.rebuilt.check(
+                file, listed, lambda name: self._read(f"{where.base}{name}", limit)
+            )
+            say(f"{file}: built again by {told}")
         self._archive(found.url, digest, self._expected(where, listed, file))
         return pulled
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -13,8 +14,8 @@ from pipeline import terminal
 from pipeline.commands import obtain
 from pipeline.errors import NiftyError, UsageError
 from pipeline.host.state.layout import Layout
-from pipeline.release import keys, names
-from pipeline.release.contents import Item
+from pipeline.release import envelope, keys, names
+from pipeline.release.contents import Item, digests, images
 from pipeline.release.publish import Terms, publish
 from pipeline.trust import memory, sums
 from pipeline.trust.memory import OlderError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pipeline.release.contents import Addition
     from tests.support.registry import Fake
     from tests.support.webserver import Site
 
@@ -217,6 +219,53 @@ def test_a_release_older_than_another_of_that_source_is_not_taken(
     memory.remember(memory.place(folder, base, ""), base, "small", later)
     with pytest.raises(OlderError, match="signed at"):
         got(site, tmp_path, keyring=ring)
+
+
+def stated(*by: keys.Signing) -> Addition:
+    """Adds the provenance of SECOND, signed by them."""
+
+    def add(files: dict[str, bytes]) -> dict[str, bytes]:
+        about = digests(files, "small", "2")
+        subjects = [{"name": name, "digest": {"sha256": one}} for name, one in about.items()]
+        payload = json.dumps({"subject": subjects}).encode()
+        secrets = [key for one in by if (key := one.ed25519())]
+        return {**files, "small_2.intoto.json": envelope.envelope(payload, secrets)}
+
+    return add
+
+
+def test_so_many_must_have_built_it_again(site: Site, tmp_path: Path) -> None:
+    """Before anything is downloaded; here Mallory is one of two that are trusted to do so."""
+    release = tmp_path / "release"
+    terms = Terms(keep=1, now=signers.NOW, more=[stated(OURS, THEIRS)])
+    publish(release, list(images([SECOND])), OURS, SIGNER.certificate, terms)
+    serve(site, release)
+    other = signers.signer("Other <o@example.org>")
+    (tmp_path / "again.pgp").write_bytes(MALLORY.certificate + other.certificate)
+    words = {"keyring": str(tmp_path / "ours.pgp"), "rebuilders": str(tmp_path / "again.pgp")}
+    with pytest.raises(NiftyError, match=r"built again by 1 of .*again\.pgp, 2 are needed"):
+        got(site, tmp_path, **words, need="2")
+    assert not [path for path, _headers in site.requests if ".tar" in path]
+    assert got(site, tmp_path, **words).path.is_file()
+    theirs = keys.load("t", other.made.signing, {}, signers.NOW).ed25519()
+    assert theirs is not None
+    payload = envelope.read((release / "small_2.intoto.json").read_bytes()).payload
+    (tmp_path / "more").write_bytes(envelope.envelope(payload, [theirs]))
+    got(site, tmp_path, **words, need="2", rebuilt=str(tmp_path / "more"))
+    serve(site, tmp_path.joinpath("release"))
+    site.answers["/r/small_2.intoto.json"] = [webserver.whole((tmp_path / "more").read_bytes())]
+    with pytest.raises(NiftyError, match="not the one whose sum is signed"):
+        got(site, tmp_path, **words)
+
+
+def test_who_built_again_is_asked_where_that_can_be_known(site: Site, tmp_path: Path) -> None:
+    ring = str(tmp_path / "ours.pgp")
+    with pytest.raises(NiftyError, match="has no provenance of small_2_"):
+        got(site, tmp_path, keyring=ring, rebuilders=ring)
+    pin = f"{stem('2')}.tar.zst#sha256={'0' * 64}"
+    for given in ({"file": pin}, {"image": "oci://127.0.0.1:1/a"}, {"image": "./a.tar.zst"}):
+        with pytest.raises(UsageError, match="rebuilders= is asked of a signed release"):
+            got(site, tmp_path, rebuilders=ring, **given)
 
 
 def test_freshness_is_asked_of_any_file(
