@@ -74,6 +74,8 @@ def unpacked(packed: zipfile.ZipFile, about: dict[str, Any], where: Path) -> tup
         where.mkdir(parents=True, exist_ok=True)
         for folder in (where.parent, where):
             _check_ours(folder)
+        if os.statvfs(where).f_flag & os.ST_NOEXEC:
+            raise PermissionError(1, "mounted noexec, so no binary module is loaded", str(where))
         with (where / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             folder = where / str(about["digest"])

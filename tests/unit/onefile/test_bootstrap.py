@@ -99,6 +99,16 @@ def test_a_place_that_others_may_write_to_is_refused(tmp_path: Path, place: str)
     assert listed(tmp_path / "cache") == []
 
 
+def test_a_place_without_binary_modules_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, real = made(tmp_path), os.statvfs(tmp_path)
+    state = os.statvfs_result((*real[:8], os.ST_NOEXEC, *real[9:]))
+    monkeypatch.setattr(os, "statvfs", lambda _path: state)
+    with pytest.raises(PermissionError, match="noexec"):
+        unpacked(content, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("wrong", [{"python": "3.10"}, {"machine": "s390x"}])
 def test_another_python_is_told_which_file_it_needs(wrong: dict[str, Any]) -> None:
     here = f"Python {HERE.python} on {HERE.machine}"
