@@ -16,6 +16,7 @@ from pipeline.paths import PROJECT
 
 # Recipes and what was built of them lie there; installed, or as one file, there is neither.
 HAS_CHECKOUT = (PROJECT / "dodo.py").is_file()
+_LONGEST = 4096  # bytes of a first line; Linux takes 256
 
 
 def name() -> str:
@@ -27,7 +28,7 @@ def name() -> str:
         return "doit"
     called = sys.argv[0]
     found = shutil.which(Path(called).name)
-    if found and _is_same(found, called):
+    if found and _is_same(found, called) and _names_its_python(called):
         return shlex.quote(Path(called).name)
     return _by_path(called)
 
@@ -46,9 +47,18 @@ def to_type_as_root(words: str) -> str:
 
 
 def _by_path(called: str) -> str:
-    if "/" in called and os.access(called, os.X_OK):
+    if "/" in called and os.access(called, os.X_OK) and _names_its_python(called):
         return shlex.quote(called)
     return shlex.join([sys.orig_argv[0], called])
+
+
+def _names_its_python(called: str) -> bool:
+    """Whether the file names the Python that runs it in its first line (execve(2))."""
+    try:
+        with Path(called).open("rb") as file:
+            return file.readline(_LONGEST).rstrip() == b"#!" + os.fsencode(sys.orig_argv[0])
+    except OSError:
+        return False
 
 
 def _is_same(one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""What such a file runs, as its `__main__`: it unpacks itself once, and is the program then.
+"""What such a file runs: it unpacks itself once, and is the program then.
 
 Binary modules cannot be imported from a zip (zipimport). The standard library alone is there, and
 the Python may be another one than the file was made for.
@@ -131,7 +131,3 @@ def _remove_others(where: Path, folder: Path) -> None:
 
 def _fail(message: str, hint: str) -> NoReturn:
     sys.exit(f"error: {message}\nhint: {hint}")
-
-
-if __name__ == "__main__":
-    main()

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 # Not pyenv's or a virtual environment's, which a host's root has no use for.
 _FIRST_LINE = b"#!/usr/bin/python3\n"
+# Older Pythons have to understand this far.
+_MAIN = """\
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("error: this file is for Python {python}, and this is Python %d.%d\\n"
+             "hint: call it by python{python}" % sys.version_info[:2])
+import bootstrap
+bootstrap.main()
+"""
 # The earliest that zip can say; a plain file that all may read (APPNOTE 4.4.6, 4.4.15).
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644 << 16
@@ -42,7 +51,8 @@ def pack(
     content = {f"{bootstrap.WHEELS}{path.name}": path.read_bytes() for path in wheels}
     content |= {f"{bootstrap.OURS}{inside}": path.read_bytes() for inside, path in modules.items()}
     content[f"{bootstrap.OURS}nifty-{version}.dist-info/METADATA"] = about
-    content["__main__.py"] = Path(bootstrap.__file__).read_bytes()
+    content["bootstrap.py"] = Path(bootstrap.__file__).read_bytes()
+    content["__main__.py"] = _MAIN.format(python=target.python).encode()
     told = {
         "python": target.python,
         "machine": target.machine,

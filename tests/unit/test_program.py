@@ -21,7 +21,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.chdir(tmp_path)
     for name, mode in (("nifty.pyz", 0o644), ("x.pyz", 0o755), ("bin/nifty", 0o755)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text("#!/usr/bin/python3\n")
         (tmp_path / name).chmod(mode)
     return tmp_path
 
@@ -37,6 +37,7 @@ def test_in_a_checkout_it_is_doit() -> None:
         (["python3", "nifty.pyz"], "python3 nifty.pyz", "sudo python3 nifty.pyz"),
         (["/usr/bin/python3", "./x.pyz"], "./x.pyz", "sudo ./x.pyz"),
         (["/usr/bin/python3", "@/bin/nifty"], "nifty", "sudo @/bin/nifty"),
+        (["python3.11", "./x.pyz"], "python3.11 ./x.pyz", "sudo python3.11 ./x.pyz"),
         (["python3", "x y/nifty"], "python3 'x y/nifty'", "sudo python3 'x y/nifty'"),
     ],
 )
