@@ -54,7 +54,7 @@ class Item:
 class Workshop:
     """What documents are made from: *recipes*, the *store* of sources, this program's folder.
 
-    *key* signs provenance; without, none is made.
+    *key* signs provenance; without, there is none.
     """
 
     recipes: Recipes
@@ -116,7 +116,7 @@ def of_all(built: Sequence[Built], shop: Workshop) -> Addition:
         name = f"{stem}.{names.PROVENANCE}"
         before = made.pop(name, None)
         if shop.key is None:
-            return made
+            return {name: content for name, content in made.items() if not _is_provenance(name)}
         subjects = digests(made, first.name, first.version)
         manifests = [one.manifest for one in built]
         told = provenance.statement(manifests, shop.recipes, subjects, shop.builder)
@@ -181,13 +181,17 @@ def _enclosed(statement: bytes, before: bytes | None, key: Ed25519PrivateKey) ->
 
 def _signed(name: str, content: bytes, key: Ed25519PrivateKey) -> bytes:
     """The provenance of every version is signed by the key of today, as all sums are."""
-    named = names.parse(name)
-    if named is None or named.ending != names.PROVENANCE:
+    if not _is_provenance(name):
         return content
     there = envelope.read(content)
     if there.signed_by([key.public_key()]):
         return content
     return envelope.envelope(there.payload, [key], dict(there.signatures))
+
+
+def _is_provenance(name: str) -> bool:
+    named = names.parse(name)
+    return named is not None and named.ending == names.PROVENANCE
 
 
 def _named(one: Built, ending: str) -> str:

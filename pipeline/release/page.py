@@ -114,11 +114,14 @@ def _described(files: Iterable[str], contents: Mapping[str, bytes]) -> tuple[str
 
 
 def _newest(versions: Mapping[tuple[str, str], list[str]], contents: Mapping[str, bytes]) -> str:
-    for (_image, version), files in versions.items():
+    """A line about each image: what it is called, its newest version and day."""
+    found: dict[str, str] = {}
+    for (image, version), files in versions.items():
         title, day = _described(files, contents)
-        if title:
-            return f"{escape(title)}, a root file system. Newest: {escape(version)} of {day}."
-    return "Root file systems."
+        if title and image not in found:
+            told = f"{title}, a root file system. Newest: {version} of {day}."
+            found[image] = escape(told)
+    return "<br>".join(found.values()) or "Root file systems."
 
 
 def _state(ring: Keyring | None) -> str:

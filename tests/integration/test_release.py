@@ -109,6 +109,21 @@ def test_a_new_key_signs_provenance_as_well(release: Path, publisher: Publisher)
     assert wrong(release, other) == []
 
 
+def test_older_versions_keep_what_goes_with_them(release: Path, publisher: Publisher) -> None:
+    before = contents(release)
+    later = publisher.later("2026.12")
+    assert later.publish(release)
+    assert wrong(release, publisher) == []
+    there = contents(release)
+    old = {name for name in before if name.startswith("nifty_2026.11")}
+    assert {PROVENANCE, SOURCE} < old
+    assert all(there[name] == before[name] for name in old)
+    assert {name.replace("2026.11", "2026.12") for name in old} <= there.keys()
+    assert publisher.later("2027.1").publish(release, keep=2)
+    assert not old & contents(release).keys()
+    assert wrong(release, publisher) == []
+
+
 def resummed(release: Path, publisher: Publisher, name: str, content: bytes) -> None:
     """Put *content* in, and sign it: the publisher's own mistake."""
     (release / name).write_bytes(content)
