@@ -169,9 +169,11 @@ def load(
     good = [key for key, why in refusals.items() if why is None]
     if not good:
         why = next(iter(refusals.values()), None) or f"{own.title} has no signing key"
-        hint = "doit key renew=yes key=PRIMARY makes another, extend=yes lets this one live longer"
+        hint = "doit key renew=yes key=PRIMARY makes another"
         if certificate.primary.is_revoked:
             hint = "doit key new=yes makes one"
+        elif not all(key.is_revoked for key in refusals):
+            hint += ", extend=yes lets this one live longer"
         raise SigningKeyError(f"{where}: {why}", hint=hint)
     key = max(good, key=lambda key: key.created)
     return Signing(

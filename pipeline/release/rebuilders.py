@@ -150,7 +150,8 @@ def merged(
         if name is None:
             raise RebuildersError(
                 "a rebuilder's file is about other files than this release has",
-                hint="of the same version? Whoever built again signed what was published then",
+                hint="publish with the commit that it was published with when they built it again: "
+                "its source and provenance are of that",
             )
         found = signers(other.payload, [other], ring, now)
         if not found:
