@@ -119,7 +119,7 @@ def _newest(versions: Mapping[tuple[str, str], list[str]], contents: Mapping[str
     for (image, version), files in versions.items():
         title, day = _described(files, contents)
         if title and image not in found:
-            told = f"{title}, a root file system. Newest: {version} of {day}."
+            told = f"{image}: {title}, a root file system. Newest: {version} of {day}."
             found[image] = escape(told)
     return "<br>".join(found.values()) or "Root file systems."
 
