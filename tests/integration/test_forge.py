@@ -94,6 +94,7 @@ def forge(wheels: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fo
         key = base64.b64encode(SIGNER.made.signing).decode()
         given = {
             "CI_COMMIT_TAG": "v1",
+            "CI_PAGES_URL": "https://somebody.gitlab.example.org/nifty",
             "CI_REGISTRY": host,
             "CI_REGISTRY_IMAGE": f"{host}/nifty",
             "CI_REGISTRY_USER": registry.USER,
@@ -119,6 +120,8 @@ def test_two_builds_that_agree_are_released(forge: Forge) -> None:
     ring = forge.checkout.root / "ring.pgp"
     ring.write_bytes(SIGNER.certificate)
     forge.checkout.doit("verify", "from=artifacts/release", f"keyring={ring}")
+    page = forge.checkout.artifacts / "release" / "index.html"
+    assert "https://somebody.gitlab.example.org/nifty/" in page.read_text()
     tags = forge.registry / "data/docker/registry/v2/repositories/nifty/_manifests/tags"
     # the image, and what refers to it
     assert len([*tags.iterdir()]) == 2
