@@ -51,6 +51,7 @@ def make_image(
     dropins: tuple[manifest.DropinRecord, ...] = (),
     binds: tuple[manifest.BindRecord, ...] = (),
     written: Literal[1, 2] = manifest.FORMAT,
+    login: str = "luser",
 ) -> images.Image:
     """The image of ENTRIES, with *changed* put in their places and *without* some.
 
@@ -60,7 +61,7 @@ def make_image(
     for path in without:
         del entries[path]
     content = Rootfs.of(entries.values())
-    login = manifest.LoginRecord(name="luser", uid=1000, gid=1000, home="home/luser")
+    account = manifest.LoginRecord(name=login, uid=1000, gid=1000, home="home/luser")
     described = manifest.Manifest(
         format=written,
         name="small",
@@ -74,7 +75,7 @@ def make_image(
             program="/sbin/dropbear",
             word=4,
             host_key=HOST_KEY,
-            accounts=(login,),
+            accounts=(account,),
         ),
         shared=("cbin",),
         instance=("etc/hostname", "etc/hosts", inittab.PATH, "etc/machine-id", HOST_KEY),

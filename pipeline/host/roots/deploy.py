@@ -2,8 +2,9 @@
 
 Killed at any point, also by a power failure, an instance is absent or whole: the image, and roots
 and states of a thousand at a time, are made in `.nifty/new` and forced to the disk (syncfs(2));
-image and states get their names, and only then the roots. When it returns, the names are on the
-disk as well. Running it again finishes what was left.
+image and states get their names, only then the roots, and after all of those known_hosts and
+ssh_config. When it returns, the names are on the disk as well. Running it again finishes what was
+left.
 """
 
 from __future__ import annotations
@@ -166,22 +167,25 @@ def _rebound(todo: Plan, layout: Layout, present: Iterable[Instance]) -> list[In
 def _create(todo: Plan, maker: Maker, batch: Batch, known: Known) -> Known:
     """What is recorded then; what *batch* has gets its names with the first of them."""
     layout, creations = maker.layout, todo.creations
-    lists: OSError | None = None
+    lists, failure = Batch(layout), None
     for at in range(0, len(creations), _BATCH):
         try:
             done, problems = _make(maker, creations[at : at + _BATCH], _bar(at, len(creations)))
             known = known.with_those(maker.instance(action, made) for action, made in done)
             if not problems and at + _BATCH >= len(creations):
-                lists = _failure(partial(clients.put, batch, layout, known.instances))
-            if failure := _failure(partial(maker.publish, done, batch)):
-                problems.append(reason(failure))
+                failure = _failure(partial(clients.put, lists, layout, known.instances))
+            if fault := _failure(partial(maker.publish, done, batch)):
+                problems.append(reason(fault))
+            elif not failure:
+                # nobody is named there who is not there
+                failure = _failure(lists.name)
         finally:
             # on a bad disk the next run does it
             with suppress(OSError):
                 trees.empty(layout.new)
         if problems:
             raise _stopped(problems, creations, layout)
-    if failure := lists or _failure(partial(files.sync, layout.prefix)):
+    if failure := failure or _failure(partial(files.sync, layout.prefix)):
         raise DeployError(
             f"{counted(len(creations), 'instance was', 'instances were')} made, all of them; "
             "ssh_config and known_hosts were not:",

@@ -156,8 +156,8 @@ def _move(
     Raises UpgradeError; the states of those that were changed by then say so.
     """
     kept: list[Kept] = []
+    moved: list[Instance] = []
     batch = Batch(layout)
-    done = 0
     where: str | None = None
     why: str | None = None
     try:
@@ -177,10 +177,12 @@ def _move(
                 where = one.name
                 kept += differ.between(move.old, move.new).apply(at, one, going_back=image is None)
                 login = differ.login(move.new)
-                moved = replace(one, image=move.new, previous=move.old, login=login)
-                records.record(batch, layout, moved)
-                done += 1
+                moved.append(replace(one, image=move.new, previous=move.old, login=login))
+                records.record(batch, layout, moved[-1])
                 step()
+        if any(one.login != there[one.suffix].login for one in moved):
+            where = None
+            clients.put(batch, layout, records.look(layout).with_those(moved).instances)
     except KeyboardInterrupt:
         why = "interrupted"
     except OSError as error:
@@ -189,7 +191,8 @@ def _move(
         batch.commit()
     except OSError as error:
         batch.drop()
-        done, why = 0, why or reason(error)
+        moved, why = [], why or reason(error)
+    done = len(moved)
     if why:
         _unstage(layout, there, moves[done:], differ, going_back=image is None)
         raise UpgradeError(

@@ -410,13 +410,14 @@ def test_memory_does_not_grow_with_the_count(prefix: Path, image: Image) -> None
     assert peaks[1] - peaks[0] < 4096  # KiB: the plan's and the lists' lines, no roots
 
 
-def test_contents_before_names_and_image_and_states_before_roots(
+def test_contents_before_names_and_image_and_states_before_roots_before_lists(
     prefix: Path, image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forced to the disk twice: when nothing has a name yet, and when all have."""
     layout = Layout(prefix)
     synced: list[set[str]] = []
     before_root: list[set[str]] = []
+    after_root: list[set[str]] = []
     move = Mover.move
 
     def names() -> set[str]:
@@ -426,6 +427,7 @@ def test_contents_before_names_and_image_and_states_before_roots(
     def moved(mover: Mover, *words: Any) -> None:
         before_root.append(names())
         move(mover, *words)
+        after_root.append(names())
 
     monkeypatch.setattr(files, "sync", lambda _folder: synced.append(names()))
     monkeypatch.setattr(Mover, "move", moved)
@@ -434,5 +436,6 @@ def test_contents_before_names_and_image_and_states_before_roots(
     lists = {"known_hosts", "ssh_config"}
     assert len(synced) == 2
     assert synced[0] == {".nifty", "cbin", "images", "instances", "lock", "new"}
-    assert before_root[0] == synced[0] | kept_here | lists | {"1.json", "2.json"}
-    assert synced[1] == before_root[0] | {"nifty1", "nifty2"}
+    assert before_root[0] == synced[0] | kept_here | {"1.json", "2.json"}
+    assert after_root[-1] == before_root[0] | {"nifty1", "nifty2"}
+    assert synced[1] == after_root[-1] | lists

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.commands import deploy
 from pipeline.host.doctor import facts
+from pipeline.host.roots import upgrade as upgrading
 from pipeline.host.roots.differences import Kept
 from pipeline.host.roots.undeploy import Remove, UndeployError, plan_undeploy, undeploy
 from pipeline.host.roots.upgrade import Move, UpgradeError, plan_upgrade
@@ -107,6 +108,14 @@ def test_the_state_says_both_images(prefix: Path) -> None:
     assert two is not None
     assert (one.image, one.previous) == (OLD.digest, None)
     assert (two.image, two.previous) == (NEW.digest, OLD.digest)
+
+
+def test_another_login_is_in_ssh_config_as_soon_as_in_the_state(prefix: Path) -> None:
+    """A run that is killed after this batch leaves a list that is right."""
+    layout = Layout(prefix)
+    upgrading.upgrade(layout, ("2",), make_image(login="other"))
+    (_, *hosts) = layout.ssh_config.read_text().split("Host nifty")[:4]
+    assert [host.split("User ")[1].strip() for host in hosts] == ["luser", "other", "luser"]
 
 
 def test_what_is_the_users_stays(prefix: Path) -> None:
