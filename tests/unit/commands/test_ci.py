@@ -6,6 +6,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from packaging.requirements import Requirement
@@ -15,6 +16,9 @@ from pipeline.commands import ci
 from pipeline.errors import NiftyError, UsageError
 from pipeline.paths import PROJECT
 from pipeline.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # where each lies, and the schema that check-jsonschema brings along
 PLACES = {
@@ -94,6 +98,22 @@ def test_nothing_is_taken_by_a_name_alone() -> None:
         # with the secret in the job's last hands alone
         assert text.count("secrets.") == (kind == "github")
         assert "pull_request_target" not in text
+
+
+def test_both_forges_are_told_the_same() -> None:
+    """The file for GitLab is run (tests/integration/test_forge.py), that for GitHub cannot be."""
+    told = {kind: sorted(_commands(ci.of(kind, "nifty"))) for kind in PLACES}
+    assert told["github"] == told["gitlab"]
+    assert [words.split()[0] for words in told["github"]] == ["build", "build", "push", "run"]
+    for words in told["github"]:
+        given = dict(part.split("=", 1) for part in words.split() if "=" in part and part[0] != "$")
+        assert given.keys() <= variables.Settings.__dataclass_fields__.keys()
+
+
+def _commands(text: str) -> Iterator[str]:
+    """The words of `doit`, without the values that only one of the forges knows."""
+    for words in re.findall(r"\.venv/bin/doit (.*)", text):
+        yield re.sub(r"\b(url|to)=\S+", r"\1=", words)
 
 
 def test_the_lock_file_is_of_what_pyproject_asks_for() -> None:
