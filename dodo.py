@@ -128,6 +128,11 @@ def task_ci() -> Any:
     return made(always("ci"))
 
 
+def task_mirror() -> Any:
+    """Carry a release elsewhere, verified and whole (from=URL|FOLDER to=FOLDER|URL keyring=FILE)"""
+    return made(always("mirror"), archives=True)
+
+
 def task_outdated() -> Any:
     """Compare the pinned versions with the newest releases (format=json)"""
     return made(always("outdated"))

@@ -15,12 +15,12 @@ from pipeline.errors import NiftyError, UsageError, reason
 from pipeline.host.state import layout as layouts
 from pipeline.progress import say
 from pipeline.release import rebuilders, remote, stored
-from pipeline.release.place import place
+from pipeline.release.place import Place, directory, place
+from pipeline.settings import is_url
 from pipeline.trust import keyring, memory
 
 if TYPE_CHECKING:
     from pipeline.host.state.layout import Layout
-    from pipeline.release.place import Place
     from pipeline.release.remote import Pulled
     from pipeline.settings import Settings
     from pipeline.trust.keyring import Keyring
@@ -72,10 +72,10 @@ class Obtained:
 
 def image(settings: Settings) -> Obtained:
     """What the command line means. Raises NiftyError for what is not there or not trusted."""
-    if not settings.image_is_url:
+    where = _meant(settings)
+    if where is None:
         _refuse_rebuilders(settings)
         return Obtained(path=places.image_path(settings))
-    where = place(settings.image)
     client = _client(settings, where)
     layout = places.layout_of(settings)
     if where.is_pinned and not settings.keyring:
@@ -123,6 +123,32 @@ def _refuse_rebuilders(settings: Settings) -> None:
             "rebuilders= is asked of a signed release on a web server: there is none here",
             hint="image=https://… without #sha256=, or with keyring= as well",
         )
+
+
+def elsewhere(source: str, *, variable: str = "from") -> Place:
+    """Where from= says that a release is: a URL, or a directory. Raises NiftyError."""
+    if is_url(source):
+        return place(source, variable=variable)
+    if not Path(source).is_dir():
+        raise NiftyError(f"{source}: no such directory")
+    return directory(Path(source))
+
+
+def _meant(settings: Settings) -> Place | None:
+    """What is verified before it is used; None for what was built here, or somebody vouches for.
+
+    Who names a file has chosen it, unless keyring= asks whose it is.
+    """
+    if settings.image_is_url:
+        return place(settings.image)
+    path = Path(settings.image)
+    if not settings.image_is_path:
+        return None
+    if path.is_dir():
+        return directory(path)
+    if settings.keyring and path.is_file():
+        return Place(base=f"{path.parent.absolute()}/", file=path.name)
+    return None
 
 
 def _cache() -> Path:

@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.commands import rebuilding
+from pipeline.commands import obtain, rebuilding
 from pipeline.commands.tables import print_json, print_table
 from pipeline.errors import NiftyError, UsageError
 from pipeline.program import to_type
 from pipeline.release import check, remote, stored
-from pipeline.release.place import place
 from pipeline.settings import is_url
 from pipeline.trust import keyring
 
@@ -52,18 +51,12 @@ def run(settings: Settings) -> None:
 
 
 def _checks(settings: Settings, ring: Keyring, now: datetime) -> Iterator[Check]:
-    if not is_url(settings.source):
-        folder = Path(settings.source)
-        if not folder.is_dir():
-            raise NiftyError(f"{folder}: no such directory")
-        found = check.directory(folder, ring, now=now, fresh=settings.fresh)
-        yield from rebuilding.checks(settings, folder, found, now)
-        return
-    where = place(settings.source, variable="from")
+    where = obtain.elsewhere(settings.source)
     if where.pin or (where.file and not where.is_stored):
         raise UsageError(f"from={settings.source}: a whole release is verified, not a file of it")
+    machine = os.uname().machine
     with tempfile.TemporaryDirectory(prefix="nifty-verify-") as made:
-        folder, machine = Path(made), os.uname().machine
+        folder = Path(made)
         if where.is_stored:
             if settings.rebuild or settings.rebuilders:
                 raise UsageError(
@@ -72,7 +65,11 @@ def _checks(settings: Settings, ring: Keyring, now: datetime) -> Iterator[Check]
                 )
             of_registry = stored.Client(cache=folder, machine=machine, now=now)
             yield from of_registry.checked(where, ring, fresh=settings.fresh)
-        else:
+        elif is_url(settings.source):
             of_server = remote.Client(cache=folder, machine=machine, now=now)
             found = of_server.checked(where, ring, folder, fresh=settings.fresh)
+            yield from rebuilding.checks(settings, folder, found, now)
+        else:
+            folder = Path(where.base)
+            found = check.directory(folder, ring, now=now, fresh=settings.fresh)
             yield from rebuilding.checks(settings, folder, found, now)

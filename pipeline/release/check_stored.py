@@ -7,6 +7,7 @@ below its name, a configuration with another command, say, is found.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import NiftyError, shown, some
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.release.repository import Repository
     from pipeline.trust.keyring import Keyring
+    from pipeline.trust.verify import Signed
 
 # Manifests of an index: two for each architecture.
 _MOST_MANIFESTS = 2 * len(oci.PLATFORMS)
@@ -31,24 +33,45 @@ _MOST_MANIFESTS = 2 * len(oci.PLATFORMS)
 _MOST_DOCUMENT = 64 << 20
 
 
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What was looked at, to be put elsewhere: the index, and what of its release refers to it.
+
+    *index* is None if that is not what is signed.
+    """
+
+    signed: Signed | None = None
+    index: oci.Index | None = None
+    about: list[oci.Referrer] = field(default_factory=list)
+
+
 def stored(
-    repository: Repository, name: str, keyring: Keyring, *, now: datetime, fresh: int | None = None
+    repository: Repository,
+    name: str,
+    keyring: Keyring,
+    *,
+    now: datetime,
+    fresh: int | None = None,
+    seen: Seen | None = None,
 ) -> Iterator[Check]:
     """Each check of what *name*, a tag or digest, names in *repository*, one after the other.
 
-    As `check.directory`; whatever depends on what is wrong is not looked at.
+    As `check.directory`; whatever depends on what is wrong is not looked at. What was is put into
+    *seen*.
     """
+    seen = seen or Seen()
     try:
         index = contents.top(repository, name)
     except NiftyError as error:
         yield Check(name="index", is_right=False, found=error.message)
         return
     try:
-        signed, listed, _sums = contents.vouched(repository, index, keyring, now)
+        signed, listed, best = contents.vouched(repository, index, keyring, now)
     except NiftyError as error:
         what = sums.SIGNATURE if isinstance(error, SignatureError) else sums.NAME
         yield Check(name=what, is_right=False, found=error.message)
         return
+    seen.signed = signed
     yield Check(name=sums.NAME, is_right=True, found=f"{len(listed)} files")
     found = f"{signed.certificate.title}, {signed.created:%Y-%m-%d %H:%M} UTC"
     yield Check(name=sums.SIGNATURE, is_right=True, found=found)
@@ -60,8 +83,11 @@ def stored(
         )
     images: list[oci.Image] = []
     yield from _images(repository, index, listed, images)
-    yield _made(index, images)
-    yield from _documents(repository, index, listed)
+    yield _made(index, images, seen)
+    documents = {sums.NAME: best.content, sums.SIGNATURE: best.signature}
+    yield from _documents(repository, index, listed, documents)
+    if seen.index is not None:
+        seen.about += oci.referrers(seen.index, documents)
 
 
 def _images(
@@ -139,20 +165,28 @@ def _agree(
         raise CheckError(f"{name}: the index has it for {architecture}")
 
 
-def _made(index: oci.Blob, images: list[oci.Image]) -> Check:
+def _made(index: oci.Blob, images: list[oci.Image], seen: Seen) -> Check:
     def look() -> None:
-        made = oci.index(images).blob
-        if made.digest != index.digest:
-            raise CheckError(f"{index.digest} is not what is made of these archives: {made.digest}")
+        made = oci.index(images)
+        if made.blob.digest != index.digest:
+            told = f"{index.digest} is not what is made of these archives: {made.blob.digest}"
+            raise CheckError(told)
+        seen.index = made
 
     told = f"{index.digest}: manifests, configurations and gzip layers are made of these archives"
     return said("index", look, told)
 
 
 def _documents(
-    repository: Repository, index: oci.Blob, listed: Mapping[str, str]
+    repository: Repository,
+    index: oci.Blob,
+    listed: Mapping[str, str],
+    documents: dict[str, bytes],
 ) -> Iterator[Check]:
-    """Each file of the release that refers to the index, and how many others do."""
+    """Each file of the release that refers to the index, and how many others do.
+
+    Those that are right are put into *documents*.
+    """
     try:
         every = {
             (name, described["digest"].removeprefix("sha256:")): described
@@ -169,6 +203,7 @@ def _documents(
         except NiftyError as error:
             yield Check(name=name, is_right=False, found=error.message)
         else:
+            documents[name] = content
             yield Check(name=name, is_right=True, found=_sized(content))
     # a registry keeps what earlier pushes and other people have said of the index
     signed = {sums.NAME, sums.SIGNATURE}

@@ -13,8 +13,12 @@ from urllib.parse import unquote, urlsplit
 from pipeline.errors import UsageError, shown
 from pipeline.net import reference
 from pipeline.net.reference import SCHEME, is_loopback, normal
+from pipeline.release import laid_out
+from pipeline.trust import sums
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.net.reference import Reference
 
 
@@ -23,13 +27,15 @@ class Place:
     """Where an image is: *base*, a directory, ends with a slash; *file* in it, empty for the last.
 
     A repository is the *base* `oci://HOST/NAME`, and *file* what stands behind that, `:TAG` or
-    `@sha256:…`. Two ways to write one source have one *base*. *pin* is the archive's sha256, or
-    empty.
+    `@sha256:…`. Of a directory of this host the *base* is an absolute path; *is_layout*: it is an
+    OCI image layout. Two ways to write one source have one *base*. *pin* is the archive's sha256,
+    or empty.
     """
 
     base: str
     file: str
     pin: str = ""
+    is_layout: bool = False
 
     @property
     def url(self) -> str:
@@ -38,8 +44,8 @@ class Place:
 
     @property
     def is_stored(self) -> bool:
-        """Whether it is in a registry."""
-        return self.base.startswith(SCHEME)
+        """Whether it is in a registry, or in a layout as a registry has it."""
+        return self.is_layout or self.base.startswith(SCHEME)
 
     @property
     def is_pinned(self) -> bool:
@@ -89,6 +95,18 @@ def place(url: str, *, variable: str = "image") -> Place:
         raise UsageError(f"{variable}={url}: no name of an archive: {shown(file, most=80)}")
     where = normal(parts.netloc, 80 if parts.scheme == "http" else 443)
     return Place(base=f"{parts.scheme}://{where}{path}", file=file, pin=pin)
+
+
+def directory(path: Path) -> Place:
+    """What lies in the directory *path*. Raises UsageError for what is no release of any kind."""
+    base = f"{path.absolute()}/"
+    if laid_out.is_layout(path):
+        return Place(base=base, file="", is_layout=True)
+    if (path / sums.NAME).is_file():
+        return Place(base=base, file="")
+    raise UsageError(
+        f"{path}: neither a release ({sums.NAME}) nor an OCI image layout ({laid_out.MARK})"
+    )
 
 
 def _stored(url: str, variable: str) -> Place:

@@ -11,9 +11,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline import files, trees
+from pipeline import files
 from pipeline.paths import beneath
-from pipeline.release import before, check, clients, envelope, keys, names
+from pipeline.release import before, check, clients, envelope, keys, names, whole
 from pipeline.release.before import PublishError
 from pipeline.trust import keyring, sums
 
@@ -58,7 +58,7 @@ def publish(
     """
     with files.locked(folder.with_name(f".{folder.name}.lock"), mode=0o600):
         _refuse_link(folder)
-        _finish(folder)
+        whole.finish(folder)
         there = before.read(folder)
         contents = before.contents(new, there, terms.keep)
         for add in terms.more:
@@ -77,16 +77,14 @@ def publish(
         if _is_there(folder, told, signing, ring, terms):
             return False
         beside = folder.with_name(f"{folder.name}.new")
-        _remove(beside)
+        whole.remove(beside)
         _make(beside)
         _write(beside, {**contents, **below})
         files.write(beside / sums.NAME, told)
         if signing is not None:
             files.write(beside / sums.SIGNATURE, signing.sign(told))
         _look(beside, ring if signing is not None else b"", terms.now)
-        files.sync(beside)
-        _swap(beside, folder)
-        _remove(beside)
+        whole.exchange(beside, folder)
         return True
 
 
@@ -98,14 +96,6 @@ def _refuse_link(folder: Path) -> None:
             ["a release is exchanged whole, and where that leads would not be touched"],
             hint=f"rm {folder}, publish, and copy it to where the link led",
         )
-
-
-def _finish(folder: Path) -> None:
-    """What `_swap` was killed in, where it takes two steps."""
-    kept = folder.with_name(f"{folder.name}.old")
-    if kept.is_dir() and not folder.exists():
-        kept.rename(folder)
-    _remove(kept)
 
 
 def _make(folder: Path) -> None:
@@ -182,20 +172,3 @@ def _look(beside: Path, ring: bytes, now: datetime) -> None:
             "not published, since a stranger would refuse it:",
             (f"{one.name}: {one.found}" for one in wrong),
         )
-
-
-def _swap(beside: Path, folder: Path) -> None:
-    """*beside* takes *folder*'s place and the other way round, in one step if there is a way."""
-    if not folder.exists():
-        beside.rename(folder)
-    elif not files.exchanged(beside, folder):
-        kept = folder.with_name(f"{folder.name}.old")
-        folder.rename(kept)
-        beside.rename(folder)
-        kept.rename(beside)
-    files.sync_folder(folder.parent)
-
-
-def _remove(path: Path) -> None:
-    with trees.opened(path.parent) as parent:
-        trees.remove(parent, path.name)

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.errors import shown, some
-from pipeline.image import archive
 from pipeline.net.https import Expected
 from pipeline.net.transport import Transport
-from pipeline.paths import beneath
 from pipeline.progress import say
 from pipeline.release import check, envelope, names, reader
+from pipeline.release.bringer import LARGEST, Bringer
 from pipeline.release.cache import Cache
 from pipeline.release.place import Place
 from pipeline.release.reader import RemoteError
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from pipeline.release.rebuilders import Wanted
     from pipeline.trust.keyring import Keyring
     from pipeline.trust.verify import Signed
-
-LARGEST = archive.DEFAULT_LIMITS.max_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,28 +115,20 @@ class Client:
         return pulled
 
     def checked(
-        self, where: Place, ring: Keyring, folder: Path, *, fresh: int | None = None
+        self,
+        where: Place,
+        ring: Keyring,
+        folder: Path,
+        *,
+        fresh: int | None = None,
+        old: Path | None = None,
     ) -> Iterator[Check]:
-        """Each check of a whole release, which is brought into *folder*, empty as yet.
+        """Each check of a whole release, which is brought into *folder*.
 
-        Nothing is asked for before the signature over it holds.
+        Nothing is asked for before the signature over it holds. What of it an earlier run has left
+        in *folder*, or lies in *old*, is not asked for again.
         """
-        left = LARGEST
-
-        def bring(name: str) -> None:
-            nonlocal left
-            limits = {sums.NAME: sums.LIMIT, sums.SIGNATURE: verify.LIMIT}
-            size = limits.get(name, left)
-            expected = Expected(
-                size=size, by="are taken" if name in limits else "are left in all", is_most=True
-            )
-            fetch = reader.fetcher(f"{where.base}{name}", expected, self.transport)
-            path = beneath(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as sink:
-                fetch(sink, lambda _amount=1, /: None, 0)
-                left -= sink.tell()
-
+        bring = Bringer(base=where.base, folder=folder, transport=self.transport, old=old)
         return check.directory(folder, ring, now=self.now, fresh=fresh, bring=bring)
 
     def _expected(self, where: Place, listed: Mapping[str, str], file: str) -> Expected:

@@ -34,7 +34,9 @@ _TITLE = "org.opencontainers.image.title"
 class Repository(Protocol):
     """Where manifests and blobs are; every method as `net.registry.Registry`'s."""
 
-    title: str
+    @property
+    def title(self) -> str:
+        """For messages."""
 
     def get_manifest(self, name: str) -> bytes | None:
         """The manifest or index *name*, a digest or a tag; None if there is none."""

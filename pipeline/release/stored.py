@@ -6,7 +6,9 @@ layer, which is the published archive itself.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.net import login
@@ -16,6 +18,7 @@ from pipeline.net.transport import Transport
 from pipeline.release import check_stored, names
 from pipeline.release import repository as contents
 from pipeline.release.cache import Cache
+from pipeline.release.laid_out import Keeping, Layout
 from pipeline.release.place import Place
 from pipeline.release.reader import RemoteError
 from pipeline.release.remote import Pulled
@@ -23,12 +26,13 @@ from pipeline.trust import keyring, sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from datetime import datetime
-    from pathlib import Path
 
     from pipeline.progress import Step
     from pipeline.release import oci
     from pipeline.release.check import Check
+    from pipeline.release.repository import Repository
     from pipeline.trust.keyring import Keyring
 
 
@@ -97,26 +101,36 @@ class Client:
             self._archive(repository, where, found)
             return pulled
 
-    def checked(self, where: Place, ring: Keyring, *, fresh: int | None = None) -> Iterator[Check]:
-        """Each check of the release that *where* names, for whatever machine."""
+    def checked(
+        self,
+        where: Place,
+        ring: Keyring,
+        *,
+        fresh: int | None = None,
+        seen: check_stored.Seen | None = None,
+        kept: Path | None = None,
+    ) -> Iterator[Check]:
+        """Each check of the release that *where* names, for whatever machine.
+
+        What was looked at is put into *seen*. What of it lies in the layout *kept* is not asked for
+        again, and what is fetched is put there.
+        """
         with self._opened(where) as repository:
-            yield from check_stored.stored(
-                repository, where.file[1:], ring, now=self.now, fresh=fresh
-            )
+            source = Keeping(source=repository, folder=kept) if kept else repository
+            name = where.file[1:]
+            yield from check_stored.stored(source, name, ring, now=self.now, fresh=fresh, seen=seen)
 
-    def _opened(self, where: Place) -> Registry:
-        meant = where.reference
-        who = login.find(meant.host, meant.name)
-        return Registry(meant, login=who, transport=self.transport)
+    def _opened(self, where: Place) -> AbstractContextManager[Repository]:
+        return opened(where, self.transport)
 
-    def _layer(self, repository: Registry, where: Place, index: oci.Blob) -> dict[str, Any]:
+    def _layer(self, repository: Repository, where: Place, index: oci.Blob) -> dict[str, Any]:
         found = contents.layer(repository, index, self.machine)
         if where.pin and where.pin != _sha256(found):
             told = f"{where.url}: its archive has the sha256 {_sha256(found)}, not the pinned one"
             raise RemoteError(told)
         return found
 
-    def _archive(self, repository: Registry, where: Place, found: Mapping[str, Any]) -> Path:
+    def _archive(self, repository: Repository, where: Place, found: Mapping[str, Any]) -> Path:
         digest, size = found["digest"], found["size"]
 
         def fetch(sink: BinaryIO, step: Step, begun: int) -> None:
@@ -124,6 +138,14 @@ class Client:
 
         expected = Expected(size=size, by="its manifest names")
         return Cache(folder=self.cache).get(_sha256(found), where.url, expected, fetch)
+
+
+def opened(where: Place, transport: Transport) -> AbstractContextManager[Repository]:
+    """The repository that *where* names, for as long as the block runs."""
+    if where.is_layout:
+        return nullcontext(Layout(folder=Path(where.base)))
+    meant = where.reference
+    return Registry(meant, login=login.find(meant.host, meant.name), transport=transport)
 
 
 def _sha256(descriptor: Mapping[str, Any]) -> str:

@@ -67,9 +67,9 @@ def release(
     return Release(index=index, image=images[0], about=oci.referrers(index, about))
 
 
-def published(folder: Path) -> Release:
+def published(folder: Path, version: str = "1") -> Release:
     """The release in *folder*, of one version for this machine, as `doit push` has it."""
-    packed = (folder / f"{stem()}.tar.zst").read_bytes()
+    packed = (folder / f"{stem(version)}.tar.zst").read_bytes()
     inside = manifest.read(archive.read(packed), name="published")
     image = oci.Image(archive=packed, manifest=inside)
     index = oci.index([image])

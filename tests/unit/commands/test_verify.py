@@ -12,7 +12,7 @@ import pytest
 from pipeline import settings as variables
 from pipeline.commands import verify as command
 from pipeline.errors import NiftyError, UsageError
-from pipeline.release import documents, keys, oci, remote
+from pipeline.release import bringer, documents, keys, oci
 from tests.support import signers, stored, webserver
 from tests.support.published import FIRST, put, stem
 from tests.support.registry import faking
@@ -73,7 +73,7 @@ def test_a_server_that_sends_without_end_is_left_and_what_was_looked_at_is_told(
 ) -> None:  # fmt: skip
     with webserver.serving(tmp_path) as site:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(site.authorities))
-        monkeypatch.setattr(remote, "LARGEST", 1 << 20)
+        monkeypatch.setattr(bringer, "LARGEST", 1 << 20)
         webserver.serve(site, release, "/r")
         site.answers[f"/r/{name}"] = [webserver.endless(chunked=True)]
         with pytest.raises(NiftyError, match=r"\d of \d+ checks failed"):

@@ -19,7 +19,7 @@ from pipeline.image import archive
 from pipeline.image.rootfs import File
 from pipeline.onefile import pack
 from pipeline.onefile.wheels import Target
-from pipeline.release import check, keys, names, oci, publish
+from pipeline.release import check, keys, names, oci, publish, whole
 from pipeline.release.before import PublishError
 from pipeline.release.contents import Built
 from pipeline.trust import keyring, sums, verify
@@ -310,7 +310,7 @@ def _until(folder: Path, stop: int) -> None:
 
     for module, name in (
         (files, "write"), (files, "sync"), (files, "sync_folder"),
-        (files, "exchanged"), (publish, "_remove"), (publish, "_look"),
+        (files, "exchanged"), (whole, "remove"), (publish, "_look"),
     ):  # fmt: skip
         setattr(module, name, counted(getattr(module, name)))
     put(folder, SECOND)
