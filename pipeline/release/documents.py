@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 from pipeline import files
@@ -48,11 +49,9 @@ def of_release(folder: Path, images: Sequence[Image]) -> dict[str, bytes]:
             problems,
             hint="doit publish; or without a release: rm -r artifacts/release",
         )
-    ours = {(one.manifest.name, one.manifest.version) for one in images}
+    stems = {f"{one.manifest.name}_{one.manifest.version}" for one in images}
     for name, digest in listed.items():
-        named = names.parse(name)
-        is_ours = named and (named.image, named.version) in ours and "json" in named.ending
-        if not is_ours and name != names.KEYRING:
+        if name != names.KEYRING and not any(_is_about(stem, name) for stem in stems):
             continue
         content = _read(beneath(folder, name), _LIMIT)
         if hashlib.sha256(content).hexdigest() != digest:
@@ -63,6 +62,14 @@ def of_release(folder: Path, images: Sequence[Image]) -> dict[str, bytes]:
     if (signature := folder / sums.SIGNATURE).exists():
         found[sums.SIGNATURE] = _read(signature, _LIMIT)
     return found
+
+
+def _is_about(stem: str, name: str) -> bool:
+    """Whether *name* is a document or the source of the version *stem*, `nifty_2026.11`."""
+    rest = name.removeprefix(stem)
+    return rest != name and bool(
+        re.fullmatch(r"(_[a-z0-9-]+)?\.[a-z.]*json|_source\.tar\.zst", rest)
+    )
 
 
 def _read(path: Path, limit: int) -> bytes:

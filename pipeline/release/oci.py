@@ -213,6 +213,7 @@ _DOCUMENTS = (
     (".cdx.json", "application/vnd.cyclonedx+json", "application/vnd.cyclonedx+json"),
     (".vex.json", "application/vnd.openvex+json", "application/vnd.openvex+json"),
     (".intoto.json", "application/vnd.in-toto+json", "application/vnd.dsse.envelope.v1+json"),
+    ("_source.tar.zst", "application/vnd.nifty.source.v1", "application/zstd"),
 )
 # Of these neither is of use alone: they are one artifact.
 SUMS = "application/vnd.nifty.sums.v1"
@@ -226,8 +227,8 @@ _TOGETHER = {
 def referrers(to: Index, documents: Mapping[str, bytes]) -> tuple[Referrer, ...]:
     """An artifact for each of *documents*, file names and contents, that is known by its name.
 
-    Those are SBOM, VEX and provenance, and checksums with their signature and keyring; of others
-    nothing is made.
+    Those are SBOM, VEX, provenance and source, and checksums with their signature and keyring; of
+    others nothing is made.
     """
     found = [
         (kind, name, [(name, media, content)])

@@ -22,12 +22,17 @@ FILES = {
     "small_2026.11_x86-64.cdx.json": b"sbom",
     "small_2026.11_x86-64.vex.json": b"vex",
     "small_2026.11_x86-64.intoto.json": b"provenance",
+    "small_2026.11.intoto.json": b"of all architectures",
+    "small_2026.11_source.tar.zst": b"source",
     "small_2026.10_x86-64.cdx.json": b"an older one",
+    "small_2026.11.1_x86-64.cdx.json": b"a newer one",
+    "nifty-keyring.pgp": b"keyring",
     "small-gawk_2026.11_x86-64.cdx.json": b"another image",
     "index.html": b"page",
 }
 OURS = {"small_2026.11_x86-64.cdx.json", "small_2026.11_x86-64.vex.json"}
-OURS |= {"small_2026.11_x86-64.intoto.json", "SHA256SUMS"}
+OURS |= {"small_2026.11_x86-64.intoto.json", "small_2026.11.intoto.json", "SHA256SUMS"}
+OURS |= {"small_2026.11_source.tar.zst", "nifty-keyring.pgp"}
 
 
 @pytest.fixture
