@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from doit.exceptions import TaskFailed
 from pipeline.commands import ready, recipes
 from pipeline.errors import UsageError
 from pipeline.settings import Settings, parse
-from pipeline.tasks import build, database
+from pipeline.tasks import actions, build, database
 from pipeline.tasks.actions import action
 
 if TYPE_CHECKING:
@@ -79,6 +80,28 @@ def test_a_missing_module_of_our_own_is_a_bug() -> None:
 
     with pytest.raises(ModuleNotFoundError):
         broken()
+
+
+def test_without_a_checkout_nothing_is_built_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actions, "HAS_CHECKOUT", False)
+
+    @action
+    def builds() -> None:
+        raise ModuleNotFoundError("no", name="pipeline.builder.sources")
+
+    @action
+    def fills() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/home/nifty1")
+
+    assert isinstance(told := builds(), TaskFailed)
+    assert told.message == (
+        "that needs what builds images (pipeline.builder.sources)\n"
+        "hint: type it in a checkout of nifty"
+    )
+    assert isinstance(told := fills(), TaskFailed)
+    assert told.message.endswith("\nhint: make room on that file system")
 
 
 def test_what_is_published_for_other_architectures_is_built_first(
