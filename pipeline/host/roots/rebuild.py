@@ -50,42 +50,48 @@ def rebuild(
     what cannot be found out.
     """
     name = f"nifty{suffix}"
-    unit = _unit_text(layout, suffix)
     try:
         with trees.opened(layout.prefix) as at, trees.opened(name, at=at) as root:
-            owner = os.fstat(root).st_uid
-            base = 0 if owner == os.geteuid() else owner  # an ordinary user makes them his own
-            digest = _image(layout, name, unit, known)
-            manifest = kept.described(layout, digest)
-            users = Users.PRIVATE if base else Users.HOST
-            share = Share.NONE if _has_programs(root) else Share.CBIN
-            return Instance(
-                suffix=suffix,
-                number=_number(name, suffix, base, known),
-                port=_port(
-                    name,
-                    known,
-                    _ports(layout, name, _text(root, manifest.ssh.file), manifest),
-                    port,
-                    PORT_BASE + int(suffix) if suffix.isdecimal() else None,
-                ),
-                image=digest,
-                share=share,
-                users=users,
-                base=base,
-                runner=_runner(layout, suffix, unit, known),
-                host_key=_host_key(root, manifest),
-                machine_id=_machine_id(root, known),
-                login=manifest.ssh.accounts[0].name if manifest.ssh.accounts else "",
-                boot=boots(suffix),
-                register="NIFTY_REGISTER=yes" in unit,
-                fleet=_has_fleet_key(layout, root, manifest),
-                disk=use.limit if (use := quota.use(root)) else 0,
-            )
+            return _rebuilt(layout, suffix, root, known, boots(suffix), port)
     except OSError as error:
         raise StateError(f"{name}: {reason(error)}") from error
     except kept.ImageError as error:
         raise StateError(f"{name}: {error.message}", hint=error.hint) from error
+
+
+def _rebuilt(
+    layout: Layout,
+    suffix: str,
+    root: int,
+    known: Sequence[Instance],
+    boot: bool,  # noqa: FBT001 (a field like the others)
+    port: int | None,
+) -> Instance:
+    name = f"nifty{suffix}"
+    unit = _unit_text(layout, suffix)
+    owner = os.fstat(root).st_uid
+    base = 0 if owner == os.geteuid() else owner  # an ordinary user makes them his own
+    digest = _image(layout, name, unit, known)
+    manifest = kept.described(layout, digest)
+    ports = _ports(layout, name, _text(root, manifest.ssh.file), manifest)
+    usual = PORT_BASE + int(suffix) if suffix.isdecimal() else None
+    return Instance(
+        suffix=suffix,
+        number=_number(name, suffix, base, known),
+        port=_port(name, known, ports, port, usual),
+        image=digest,
+        share=Share.NONE if _has_programs(root) else Share.CBIN,
+        users=Users.PRIVATE if base else Users.HOST,
+        base=base,
+        runner=_runner(layout, suffix, unit, known),
+        host_key=_host_key(root, manifest),
+        machine_id=_machine_id(root, known),
+        login=manifest.ssh.accounts[0].name if manifest.ssh.accounts else "",
+        boot=boot,
+        register="NIFTY_REGISTER=yes" in unit,
+        fleet=_has_fleet_key(layout, root, manifest),
+        disk=use.limit if (use := quota.use(root)) else 0,
+    )
 
 
 def host_key_in(root: int, path: str) -> str | None:
