@@ -70,6 +70,7 @@ def test_instances_stop_and_start_after_it(host: Guests) -> None:
 def test_those_with_boot_come_up_again_with_keys_and_files(host: Guests) -> None:
     host.ssh("nifty2", "echo kept > kept; sync")
     keys = host.machine.get("/home/.nifty/known_hosts")
+    assert isinstance(host.machine, Machine)
     host.machine.reboot()
     assert eventually_answering(host) == list(NAMES)
     # known_hosts is asked: another key would be refused

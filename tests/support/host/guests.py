@@ -14,7 +14,7 @@ from pipeline.paths import PROJECT
 
 if TYPE_CHECKING:
     from pipeline.run import Completed
-    from tests.support.host.machine import Machine
+    from tests.support.host.system import System
 
 # What a test calls inside, with all instances at hand.
 CALL = """
@@ -40,7 +40,7 @@ except NiftyError as error:
 class Guests:
     """The instances below /home in *machine*, started by *runner*."""
 
-    machine: Machine
+    machine: System
     runner: str
     names: tuple[str, ...]
 

@@ -18,7 +18,6 @@ three quarters of it by the pids controller: tests fail before the outer machine
 
 from __future__ import annotations
 
-import base64
 import os
 import secrets
 import shutil
@@ -34,6 +33,7 @@ from pipeline.errors import NiftyError
 from pipeline.paths import PROJECT
 from pipeline.run import CLEAN_ENVIRONMENT, Completed, ProgramError, last_lines, run
 from tests.support.host.groups import groups_of, hierarchies, limit_tasks, remove_group
+from tests.support.host.system import System
 from tests.support.host.testroot import release_here, root_archive, wanted_suite
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def leftovers(name: str = PREFIX) -> tuple[str, ...]:
     return tuple(found)
 
 
-class Machine:
+class Machine(System):
     """A booted system, as a context manager: running inside `with`, gone without trace after.
 
     Inside, the checkout and the running Python are at their outer paths, read-only; `artifacts/` is
@@ -182,14 +182,6 @@ class Machine:
             timeout=timeout,
             check=check,
         )
-
-    def put(self, path: str | Path, content: bytes, mode: int = 0o644) -> None:
-        """Write *content* to *path* inside, making its directories."""
-        self.run(["install", "-D", f"--mode={mode:o}", "/dev/stdin", str(path)], stdin=content)
-
-    def get(self, path: str | Path) -> bytes:
-        """The content of the file *path* inside; raises ProgramError when there is none."""
-        return base64.b64decode(self.run(["base64", str(path)]).stdout)
 
     @contextmanager
     def filesystem(self, kind: str, size: int) -> Iterator[Path]:
@@ -253,7 +245,7 @@ class Machine:
         limit_tasks(self._groups)
         console = tempfile.TemporaryFile()  # noqa: SIM115 (closed by shutdown)
         self._console = console
-        binds = [f"--bind-ro={path}" for path in _bound_directories()]
+        binds = [f"--bind-ro={path}" for path in bound_directories()]
         artifacts = PROJECT / "artifacts"
         argv: list[str | Path] = [
             *("setpriv", "--pdeathsig", "KILL", "--"),
@@ -333,7 +325,7 @@ def _vanish(name: str) -> None:
         time.sleep(0.02)
 
 
-def _bound_directories() -> tuple[Path, ...]:
+def bound_directories() -> tuple[Path, ...]:
     """The checkout and the running Python, by the names they are called and the real ones."""
     prefixes = (Path(sys.prefix), Path(sys.base_prefix))
     wanted = {PROJECT, *prefixes, *(path.resolve() for path in prefixes)} - {Path("/usr")}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pipeline.run import Completed
-    from tests.support.host.machine import Machine
+    from tests.support.host.system import System
 
 DOIT = str(Path(sys.executable).with_name("doit"))
 CENSUS = "tests.support.host.census"
@@ -74,7 +74,7 @@ def _blob(line: str) -> bytes:
 class User:
     """Root in *machine*, whose instances are below *prefix*, with *program*, typed in *where*."""
 
-    machine: Machine
+    machine: System
     prefix: str = "/home"
     program: str = DOIT
     where: str | Path = PROJECT
