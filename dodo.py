@@ -13,6 +13,7 @@ from pipeline.tasks.host import (
     task_deploy,
     task_doctor,
     task_firewall,
+    task_mirror,
     task_restart,
     task_restore,
     task_shell,
@@ -33,6 +34,7 @@ __all__ = [
     "task_deploy",
     "task_doctor",
     "task_firewall",
+    "task_mirror",
     "task_restart",
     "task_restore",
     "task_shell",
@@ -126,11 +128,6 @@ def task_pyz() -> Any:
 def task_ci() -> Any:
     """Print what builds, rebuilds and publishes on a forge (kind=github|gitlab to=FILE)"""
     return made(always("ci"))
-
-
-def task_mirror() -> Any:
-    """Carry a release elsewhere, verified and whole (from=URL|FOLDER to=FOLDER|URL keyring=FILE)"""
-    return made(always("mirror"), archives=True)
 
 
 def task_outdated() -> Any:

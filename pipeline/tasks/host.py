@@ -105,6 +105,11 @@ def task_verify() -> Any:
     return made(always("verify"), archives=True)
 
 
+def task_mirror() -> Any:
+    """Carry a release elsewhere, verified and whole (from=URL|FOLDER to=FOLDER|URL keyring=FILE)"""
+    return made(always("mirror"), archives=True)
+
+
 def names() -> Iterator[str]:
     """Every task here, which is the command of its name."""
     return (name[5:] for name in sorted(globals()) if name.startswith("task_"))
