@@ -124,6 +124,6 @@ def is_choosing(settings: Settings) -> bool:
     return some or settings.first != 1
 
 
-def some_of(suffixes: Sequence[str]) -> str:
+def names_of(suffixes: Sequence[str]) -> str:
     """The instances with these *suffixes* by their names, all or the first and the last."""
     return ends([f"nifty{suffix}" for suffix in suffixes])

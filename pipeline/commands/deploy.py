@@ -43,6 +43,38 @@ class Report:
     known: Known
 
 
+@tells_damaged
+def run(settings: Settings) -> Known:
+    """Plan, check the host, apply, tell systemd, and start if asked to."""
+    wanted = wanted_of(settings)
+    obtained = obtain.image(settings)
+    image = images.load(obtained.path)
+    if not settings.dry:
+        as_root("deploy")
+    found = refuse_deploy(settings, wanted, image)
+    if settings.dry:
+        for item in preview(wanted, image, found.known, found.needs).lines():
+            terminal.lines(str(item))
+        return found.known
+    layout = layout_of(settings)
+    prepare(layout)
+    with locked(layout):
+        obtained.remember(layout)
+        report = _made(layout, wanted, image, found.granted, found.needs)
+        for note in report.notes:
+            say(note)
+        sync.tell(layout, report.known)
+    names = {target.name for target in wanted.targets}
+    chosen = tuple(one for one in report.known.instances if one.name in names)
+    if settings.boot:
+        control.enable(chosen)
+    say(f"{report.created} made in {report.seconds:.2f} s, {len(chosen)} as wanted")
+    if settings.start:
+        start_and_tell(settings, chosen, report.known)
+    _tell_how_to_enter(settings, chosen)
+    return report.known
+
+
 def preview(wanted: Wanted, image: Image, known: Known, taken: Needs) -> Plan:
     """The plan of `deploy`, for `dry=yes`: nothing is touched, nothing is locked.
 
@@ -96,38 +128,6 @@ def _seen(layout: Layout, state: Known, wanted: Wanted, image: Image) -> facts.F
     names = {target.name for target in wanted.targets} & known.roots
     lost = mend.look(layout, (one for one in known.instances if one.name in names))
     return replace(known, images=there, lost=lost)
-
-
-@tells_damaged
-def run(settings: Settings) -> Known:
-    """Plan, check the host, apply, tell systemd, and start if asked to."""
-    wanted = wanted_of(settings)
-    obtained = obtain.image(settings)
-    image = images.load(obtained.path)
-    if not settings.dry:
-        as_root("deploy")
-    found = refuse_deploy(settings, wanted, image)
-    if settings.dry:
-        for item in preview(wanted, image, found.known, found.needs).lines():
-            terminal.lines(str(item))
-        return found.known
-    layout = layout_of(settings)
-    prepare(layout)
-    with locked(layout):
-        obtained.remember(layout)
-        report = _made(layout, wanted, image, found.granted, found.needs)
-        for note in report.notes:
-            say(note)
-        sync.tell(layout, report.known)
-    names = {target.name for target in wanted.targets}
-    chosen = tuple(one for one in report.known.instances if one.name in names)
-    if settings.boot:
-        control.enable(chosen)
-    say(f"{report.created} made in {report.seconds:.2f} s, {len(chosen)} as wanted")
-    if settings.start:
-        start_and_tell(settings, chosen, report.known)
-    _tell_how_to_enter(settings, chosen)
-    return report.known
 
 
 def _tell_how_to_enter(settings: Settings, chosen: Sequence[Instance]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import terminal
 from pipeline.commands import rolling
-from pipeline.commands.choose import chosen_and_damaged, known_there, some_of, tells_damaged
+from pipeline.commands.choose import chosen_and_damaged, known_there, names_of, tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root
 from pipeline.errors import NiftyError, UsageError
@@ -36,7 +36,7 @@ def run(settings: Settings) -> Known:
         return known
     as_root("undeploy")
     if not settings.yes:
-        _ask(f"remove {some_of(suffixes)} below {settings.prefix} with all data in them?")
+        _ask(f"remove {names_of(suffixes)} below {settings.prefix} with all data in them?")
     systemd.require()
     known = rolling.undeploy(where, chosen, lost)
     say(f"{len(suffixes)} removed")

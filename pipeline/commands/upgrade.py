@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
 from pipeline.commands import obtain, rolling
-from pipeline.commands.choose import is_choosing, known_there, selected, some_of, tells_damaged
+from pipeline.commands.choose import is_choosing, known_there, names_of, selected, tells_damaged
 from pipeline.commands.places import layout_of
 from pipeline.commands.ready import as_root, healed, refuse_start
 from pipeline.errors import NiftyError, ProblemsError
@@ -100,7 +99,7 @@ def _move(settings: Settings, chosen: Sequence[Instance], image: Image | None) -
     say(f"{len(done.moved)} moved, {there} were there already")
     if done.stay:
         raise ProblemsError(
-            f"{some_of(done.stay)} cannot be moved:",
+            f"{names_of(done.stay)} cannot be moved:",
             done.lost,
             hint=to_type("upgrade with image= and the same archive brings such an image back"),
         )
@@ -118,4 +117,6 @@ def _change_runner(settings: Settings, known: Known, image: Image | None) -> Kno
     runner = Runner(settings.runner)
     over = rolling.change_runner(layout_of(settings), chosen, runner, batch=settings.batch)
     say(f"{len(over)} started by runner={settings.runner} now")
-    return known.with_those(replace(one, runner=runner) for one in over)
+    # another run may have removed some meanwhile
+    there = rolling.anew(layout_of(settings), chosen)
+    return known.without({one.suffix for one in chosen}).with_those(there)

@@ -33,7 +33,7 @@ from pipeline.settings import Settings
 from tests.support.host_image import key_file, make_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from pipeline.host.roots.images import Image
@@ -205,6 +205,33 @@ def test_another_runner_reads_a_batch_for_each_batch(
         assert mounts_file(settings.prefix, str(number)).is_file()
     upgrade.run(replace(settings, runner="nspawn", given={"runner": "nspawn"}))
     assert not list(settings.prefix.glob(".nifty/units/*.fstab"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runner=service: users of their own, so root")
+def test_who_is_removed_meanwhile_is_not_known_after_a_change_of_runner(
+    settings: Settings, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rolling, "_refuse", lambda *_: None)
+    deploy.run(replace(settings, count=3))
+    layout = Layout(settings.prefix)
+    moved: list[list[str]] = []
+    change = rolling._change_batch
+
+    def changed(where: Layout, part: Sequence[Instance], runner: records.Runner) -> None:
+        change(where, part, runner)
+        moved.append([one.suffix for one in part])
+        if len(moved) == 1:
+            rolling.undeploy(where, part[:1])
+
+    monkeypatch.setattr(rolling, "_change_batch", changed)
+    asked = replace(settings, runner="service", given={"runner": "service"})
+    known = upgrade._change_runner(asked, records.look(layout), None)
+    assert moved == [["1", "2"], ["3"]]
+    assert known == records.look(layout)
+    assert [(one.suffix, one.runner) for one in known.instances] == [
+        ("2", records.Runner.SERVICE),
+        ("3", records.Runner.SERVICE),
+    ]
 
 
 def test_a_batch_leaves_what_others_have_alone(
