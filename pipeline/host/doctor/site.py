@@ -17,13 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the kernel says is mounted: *path* within the file system *device*, as `8:1`."""
+
+    device: str
+    path: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+    """One line of a list of mounts (proc_pid_mountinfo(5)); gone files end in `//deleted`."""
 
     point: Path
     kind: str
     options: frozenset[str]
+    place: Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +85,7 @@ class Site:
 
 def read(root: Path = Path("/"), *, prefix: Path = Path("/home")) -> Site:
     """The site of the host whose file tree is *root*, with the user's rights; runs no program."""
-    mounts = _mounts(root)
+    mounts = mounts_of(text(root, "proc/self/mountinfo"))
     return Site(
         prefix=_prefix(root, prefix, mounts),
         listening=sockets.listening(root),
@@ -106,17 +115,22 @@ def _first_open(text: str) -> int:
     return int(text) if text.strip().isdecimal() else 1024
 
 
-def _mounts(root: Path) -> tuple[Mount, ...]:
+def mounts_of(table: str) -> tuple[Mount, ...]:
+    """The lines of a mountinfo, in the order in which they were mounted."""
     found = []
-    for line in text(root, "proc/self/mountinfo").splitlines():
+    for line in table.splitlines():
         left, _, right = line.partition(" - ")
         words, ends = left.split(" "), right.split(" ")
         if len(words) < 6 or len(ends) < 3:
             continue
         # blanks in names are written as \040 (proc_pid_mountinfo(5))
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), words[4])
+        path, point = (
+            re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), word)
+            for word in words[3:5]
+        )
         options = frozenset(words[5].split(",")) | frozenset(ends[2].split(","))
-        found.append(Mount(point=Path(point), kind=ends[0], options=options))
+        place = Place(words[2], path)
+        found.append(Mount(point=Path(point), kind=ends[0], options=options, place=place))
     return tuple(found)
 
 

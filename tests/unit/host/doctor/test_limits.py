@@ -24,7 +24,7 @@ from pipeline.host.doctor.probe import (
 )
 from pipeline.host.doctor.remedy import MARK, RemedyError, fix, parse, remedy, undo
 from pipeline.host.doctor.rows import Asked, Claim, PlanError, Row, Stage, Status
-from pipeline.host.doctor.site import Mount, PrefixFacts, UserRange
+from pipeline.host.doctor.site import Mount, Place, PrefixFacts, UserRange
 from pipeline.host.roots.needs import USUAL
 from pipeline.host.state.records import Runner, Users
 from pipeline.run import run
@@ -70,7 +70,8 @@ DEBIAN_SYSCTLS = {
     },
     "net.ipv4.neigh.default.gc_thresh3": 1024,
 }
-EXT4 = Mount(point=Path("/"), kind="ext4", options=frozenset(("rw", "relatime")))
+AT = Place("8:1", "/")
+EXT4 = Mount(point=Path("/"), kind="ext4", options=frozenset(("rw", "relatime")), place=AT)
 HOME = PrefixFacts(
     path=Path("/home"),
     exists=True,
@@ -113,7 +114,7 @@ def with_sysctl(key: str, value: int) -> Host:
 
 
 def with_prefix(*, kind: str = "ext4", options: str = "rw", exists: bool = True) -> Host:
-    mount = Mount(point=Path("/home"), kind=kind, options=frozenset(options.split(",")))
+    mount = Mount(point=Path("/home"), kind=kind, options=frozenset(options.split(",")), place=AT)
     fault = None if exists else ("/home: no such directory", "mkdir -m 755 /home")
     return replace(DEBIAN, prefix=replace(HOME, mount=mount, exists=exists, fault=fault))
 
@@ -520,6 +521,7 @@ def test_prefix_below_a_mount_point_with_a_blank(host_tree: Path) -> None:
         point=Path("/srv/two words"),
         kind="xfs",
         options=frozenset(("rw", "noexec")),
+        place=Place("8:2", "/"),
     )
 
 
