@@ -16,6 +16,7 @@ from pipeline.host.state.batch import Batch
 from pipeline.host.state.records import Share
 from pipeline.image import archive
 from pipeline.image import manifest as manifests
+from pipeline.image.archive import Limits
 from pipeline.image.rootfs import Directory, Entry, File, Rootfs
 
 if TYPE_CHECKING:
@@ -58,16 +59,22 @@ def load(path: Path) -> Image:
     this machine.
     """
     packed = archive.content(path)
-    return _checked(archive.read(packed, name=str(path)), packed, str(path))
+    return _checked(_read(packed, str(path)), packed, str(path))
 
 
 def unpacked(packed: bytes, *, name: str) -> Image:
     """The image in the archive *packed*, as `load`; *name* for errors."""
     try:
-        rootfs = archive.read(packed)
+        rootfs = _read(packed, "archive")
     except archive.ArchiveError as error:
         raise kept.ImageError(f"{name}: {error.message}") from error
     return _checked(rootfs, packed, name)
+
+
+def _read(packed: bytes, name: str) -> Rootfs:
+    """What is in *packed*, which is kept: the limit is for both, since both are in memory."""
+    most = archive.DEFAULT_LIMITS.max_bytes - len(packed)
+    return archive.read(packed, limits=Limits(max_bytes=most), name=name)
 
 
 def _checked(rootfs: Rootfs, packed: bytes, name: str) -> Image:

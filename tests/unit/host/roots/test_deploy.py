@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import shutil
@@ -25,11 +26,15 @@ from pipeline.host.state import clients, kept, records
 from pipeline.host.state.layout import Layout, LockedError, locked, prepare
 from pipeline.host.state.records import Share, Users
 from pipeline.host.wanted import Wanted, named, numbered
+from pipeline.image import archive
+from pipeline.image.archive import ArchiveError, Limits
+from pipeline.image.manifest import ManifestError
 from pipeline.image.rootfs import File
 from pipeline.run import run
 from tests.support.as_typed import planned
 from tests.support.host_image import HOST_KEY, KEY, key_file, make_image
 from tests.support.host_tree import expected, seen
+from tests.support.images import file, tarball
 from tests.support.instances import make_instance
 
 if TYPE_CHECKING:
@@ -439,3 +444,16 @@ def test_contents_before_names_and_image_and_states_before_roots_before_lists(
     assert before_root[0] == synced[0] | kept_here | {"1.json", "2.json"}
     assert after_root[-1] == before_root[0] | {"nifty1", "nifty2"}
     assert synced[1] == after_root[-1] | lists
+
+
+def test_an_archive_and_its_files_are_bounded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "DEFAULT_LIMITS", Limits(max_bytes=1 << 20))
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    plain.write_bytes(tarball(file(b"zeros", bytes(600_000))))
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    with pytest.raises(ArchiveError, match=r"plain: .*more than \d+ bytes"):
+        images.load(plain)
+    with pytest.raises(ManifestError, match="no manifest"):
+        images.load(packed)
