@@ -201,7 +201,7 @@ def test_file_that_both_changed_is_told(upgraded: Story) -> None:
 def test_table_has_the_users_line_and_the_new_image(upgraded: Story, fleet: User) -> None:
     lines = text(fleet, "etc/inittab").splitlines()
     assert MINE in lines
-    assert "::respawn:/sbin/dropbear -F -w -p 2203" in lines
+    assert "::respawn:/sbin/dropbear -F -w -p 2203 -R" in lines
     assert any("syslogd" in line and "-s 100" in line for line in lines)
 
 

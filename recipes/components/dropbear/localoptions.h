@@ -1,8 +1,9 @@
 /* What differs from upstream's default_options.h, and why. */
 
-/* Host keys are made when an instance is deployed, so that they are known beforehand. -R, which
- * makes them at the first connection, would hide a missing key behind a new one. */
-#define DROPBEAR_DELAY_HOSTKEY 0
+/* Host keys are made when an instance is deployed, so that they are known beforehand. -R makes them
+ * at the first connection: of an image that is started by itself, and of no other, where it would
+ * hide a missing key behind a new one (patches/host-key-where-none-was-made.patch). */
+#define DROPBEAR_DELAY_HOSTKEY 1
 
 /* Only the ed25519 host key exists. Its path is upstream's default, stated because deploy relies
  * on it. */
