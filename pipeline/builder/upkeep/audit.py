@@ -64,7 +64,10 @@ class Elsewhere(Model):
 
 
 class Table(Model):
-    """A `cves.toml`: rows of its own, or those of another component of the same program."""
+    """A `cves.toml`: rows of its own, or those of another component of the same program.
+
+    Without any, whoever looked on the day `checked` found nothing.
+    """
 
     checked: date
     like: Name | None = None
@@ -73,8 +76,8 @@ class Table(Model):
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:
-        if (self.like is None) != bool(self.cve):
-            raise ValueError("needs [[cve]] tables, or 'like' with a component's name, not both")
+        if self.like is not None and self.cve:
+            raise ValueError("has [[cve]] tables, or 'like' with a component's name, not both")
         return self
 
 

@@ -117,6 +117,17 @@ def test_missing_table_is_a_problem(recipes: Path) -> None:
     assert "nothing is known of busybox" in refused(recipes)[0]
 
 
+def test_a_table_may_say_that_nothing_is_known(recipes: Path) -> None:
+    (recipes / "components/dropbear/cves.toml").write_text("checked = 2026-11-29\n")
+    assert found(recipes, "dropbear") == {}
+
+
+def test_a_table_has_rows_of_its_own_or_anothers(recipes: Path) -> None:
+    table = recipes / "components/dropbear/cves.toml"
+    table.write_text(f'like = "busybox"\n{table.read_text()}')
+    assert any("not both" in line for line in refused(recipes, "dropbear"))
+
+
 def test_misspelt_key_is_told_with_its_place(recipes: Path) -> None:
     replaced(recipes / "components/dropbear/cves.toml", 'where = "server"', 'were = "server"')
     assert any("cve.0.were" in line for line in refused(recipes, "dropbear"))
