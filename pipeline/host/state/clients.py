@@ -56,10 +56,17 @@ def _quoted(path: object) -> str:
 
 
 def write(layout: Layout, instances: Iterable[Instance]) -> bool:
-    """Both files, durably, for exactly *instances*; no if both are right already."""
+    """Both files, durably, for exactly *instances*; no if both are right already.
+
+    Raises OSError; on a full disk neither of them is left in `new`.
+    """
     batch = Batch(layout)
-    put(batch, layout, instances)
-    return batch.commit()
+    try:
+        put(batch, layout, instances)
+        return batch.commit()
+    except OSError:
+        batch.drop()
+        raise
 
 
 def put(batch: Batch, layout: Layout, instances: Iterable[Instance]) -> None:
