@@ -199,14 +199,15 @@ def test_another_run_is_named(prefix: Path, image: Image) -> None:
 
 
 def test_the_second_of_two_runs_finds_all_done(prefix: Path, image: Image) -> None:
+    both = counted(prefix, 40)  # writes the file with the key, which neither may find half written
     child = os.fork()
     if child == 0:
         made = 99  # it failed
         try:
-            made = deploy.deploy(counted(prefix, 40), image).created
+            made = deploy.deploy(both, image).created
         finally:
             os._exit(made)
-    here = deploy.deploy(counted(prefix, 40), image).created
+    here = deploy.deploy(both, image).created
     there = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert {here, there} == {0, 40}
     check_prefix(prefix, image, 40)
