@@ -17,7 +17,6 @@ from pipeline.program import to_type
 from pipeline.progress import say
 from pipeline.release import mirror, remote, stored
 from pipeline.settings import is_url
-from pipeline.trust import keyring
 
 if TYPE_CHECKING:
     from pipeline.release.mirror import Rules
@@ -28,12 +27,17 @@ if TYPE_CHECKING:
 
 def run(settings: Settings) -> None:
     """Have to= hold the release that from= names, verified by keyring=, or leave it as it is."""
-    _refuse(settings)
-    where = obtain.elsewhere(settings.source)
-    if where.pin or (where.file and not where.is_stored):
-        raise UsageError(f"from={settings.source}: a whole release is carried, not a file of it")
+    if not settings.source or not settings.to:
+        raise UsageError(
+            "from where, and to where?",
+            hint=to_type("mirror from=URL|FOLDER to=FOLDER|oci://… keyring=FILE"),
+        )
+    ring = obtain.publisher(settings)
+    if is_url(settings.to) and not settings.to.startswith(SCHEME):
+        raise UsageError(f"to={settings.to}: a folder, or a registry ({SCHEME}HOST/NAME)")
+    where = obtain.release(settings, to_be="carried")
     rules = mirror.Rules(
-        ring=keyring.load(Path(settings.keyring)),
+        ring=ring,
         now=datetime.now(UTC),
         fresh=settings.fresh,
         downgrade=settings.downgrade,
@@ -42,21 +46,6 @@ def run(settings: Settings) -> None:
         signed = _carried(settings, where, rules, Path(made))
     say(f"signed by {signed.certificate.title}, {signed.created:%Y-%m-%d %H:%M} UTC")
     terminal.lines(settings.to)
-
-
-def _refuse(settings: Settings) -> None:
-    if not settings.source or not settings.to:
-        raise UsageError(
-            "from where, and to where?",
-            hint=to_type("mirror from=URL|FOLDER to=FOLDER|oci://… keyring=FILE"),
-        )
-    if not settings.keyring:
-        raise UsageError(
-            "signed by whom?",
-            hint="keyring=FILE, from the publisher and not from where the release is",
-        )
-    if is_url(settings.to) and not settings.to.startswith(SCHEME):
-        raise UsageError(f"to={settings.to}: a folder, or a registry ({SCHEME}HOST/NAME)")
 
 
 def _carried(settings: Settings, where: Place, rules: Rules, folder: Path) -> Signed:

@@ -125,13 +125,31 @@ def _refuse_rebuilders(settings: Settings) -> None:
         )
 
 
-def elsewhere(source: str, *, variable: str = "from") -> Place:
-    """Where from= says that a release is: a URL, or a directory. Raises NiftyError."""
+def publisher(settings: Settings) -> Keyring:
+    """Whose release it is to be, as keyring= says: never what lies beside it. Raises NiftyError."""
+    if not settings.keyring:
+        raise UsageError(
+            "signed by whom?",
+            hint="keyring=FILE, from the publisher and not from where the release is",
+        )
+    return keyring.load(Path(settings.keyring))
+
+
+def release(settings: Settings, *, to_be: str) -> Place:
+    """Where from= says that a whole release is *to_be* verified, say: a URL, or a directory.
+
+    Raises NiftyError.
+    """
+    source = settings.source
     if is_url(source):
-        return place(source, variable=variable)
-    if not Path(source).is_dir():
+        where = place(source, variable="from")
+    elif Path(source).is_dir():
+        where = directory(Path(source))
+    else:
         raise NiftyError(f"{source}: no such directory")
-    return directory(Path(source))
+    if where.pin or (where.file and not where.is_stored):
+        raise UsageError(f"from={source}: a whole release is {to_be}, not a file of it")
+    return where
 
 
 def _meant(settings: Settings) -> Place | None:

@@ -102,8 +102,7 @@ def _change_batch(layout: Layout, part: Sequence[Instance], runner: records.Runn
     def change() -> None:
         control.retire(part)
         try:
-            with locked(layout):
-                batch = Batch(layout)
+            with locked(layout), Batch(layout) as batch:
                 # as they are by now, so that nothing of another run is undone
                 for one in anew(layout, part):
                     records.record(batch, layout, replace(one, runner=runner))

@@ -15,7 +15,6 @@ from pipeline.errors import NiftyError, UsageError
 from pipeline.program import to_type
 from pipeline.release import check, remote, stored
 from pipeline.settings import is_url
-from pipeline.trust import keyring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +31,7 @@ def run(settings: Settings) -> None:
             "verify what?",
             hint=to_type("verify from=FOLDER keyring=FILE, or from=https://…, oci://…"),
         )
-    if not settings.keyring:
-        raise UsageError(
-            "signed by whom?",
-            hint="keyring=FILE, from the publisher and not from where the release is",
-        )
-    ring = keyring.load(Path(settings.keyring))
+    ring = obtain.publisher(settings)
     now = datetime.now(UTC)
     found = list(_checks(settings, ring, now))
     if settings.format == "json":
@@ -51,9 +45,7 @@ def run(settings: Settings) -> None:
 
 
 def _checks(settings: Settings, ring: Keyring, now: datetime) -> Iterator[Check]:
-    where = obtain.elsewhere(settings.source)
-    if where.pin or (where.file and not where.is_stored):
-        raise UsageError(f"from={settings.source}: a whole release is verified, not a file of it")
+    where = obtain.release(settings, to_be="verified")
     machine = os.uname().machine
     with tempfile.TemporaryDirectory(prefix="nifty-verify-") as made:
         folder = Path(made)

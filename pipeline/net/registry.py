@@ -68,11 +68,6 @@ class Registry:
     def __exit__(self, *error: object) -> None:
         self._session.__exit__(*error)
 
-    def has_blob(self, digest: str, size: int) -> bool:
-        """Whether the blob *digest* is there, *size* bytes long."""
-        with self._session.saying(f"looking for {digest}"):
-            return self._session.persist(lambda end: self._has_blob(digest, size, end))
-
     def put_blob(self, digest: str, content: bytes) -> bool:
         """Have the blob *digest* there; whether it had to be sent. What has arrived stays."""
         upload = _Upload()

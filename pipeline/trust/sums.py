@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pipeline.errors import NiftyError, ProblemsError, shown
+from pipeline.errors import ProblemsError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,3 @@ def text(sums: Mapping[str, str], *, below: bool = False) -> bytes:
     if wrong or not lines or len(content) > LIMIT:
         raise SumsError(f"{NAME}: cannot be written:", wrong or ["no file, or too many"])
     return content
-
-
-class OtherBytesError(NiftyError):
-    """A file that is not the one whose sum is signed."""

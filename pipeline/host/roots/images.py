@@ -158,10 +158,10 @@ def store(layout: Layout, image: Image) -> bool:
     Safe to be killed: what an interrupted run or a power failure left is made whole. Raises
     OSError.
     """
-    batch = Batch(layout)
-    is_changed = put(batch, layout, image)
-    if not batch.commit() and is_changed:
-        files.sync(layout.shared)
+    with Batch(layout) as batch:
+        is_changed = put(batch, layout, image)
+        if not batch.commit() and is_changed:
+            files.sync(layout.shared)
     return is_changed
 
 

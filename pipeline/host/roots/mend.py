@@ -92,9 +92,8 @@ def mend(
     *granted* are the keys for an authorized_keys that is empty. Raises OSError.
     """
     told: dict[str, list[str]] = defaultdict(list)
-    batch = Batch(layout)
     menders: dict[tuple[str, Share, bool], _Mender] = {}
-    with trees.opened(layout.prefix) as at:
+    with Batch(layout) as batch, trees.opened(layout.prefix) as at:
         for suffix in lost:
             one = records.read(layout, suffix)
             if one is None:
@@ -114,7 +113,7 @@ def mend(
                 told[line].append(one.name)
             if mended != one:
                 records.record(batch, layout, mended)
-    batch.commit()
+        batch.commit()
     files.sync(layout.prefix)
     return tuple(f"{some(names)}: {line}" for line, names in told.items())
 
@@ -171,16 +170,16 @@ def rebuild_states(
     """
     made: list[Instance] = []
     problems: list[str] = []
-    batch = Batch(layout)
-    for suffix, port in ports.items():
-        try:
-            one = rebuild(layout, suffix, (*known, *made), boots=boots, port=port)
-        except StateError as error:
-            problems.append(error.message)
-            continue
-        made.append(one)
-        records.record(batch, layout, one)
-    batch.commit()
+    with Batch(layout) as batch:
+        for suffix, port in ports.items():
+            try:
+                one = rebuild(layout, suffix, (*known, *made), boots=boots, port=port)
+            except StateError as error:
+                problems.append(error.message)
+                continue
+            made.append(one)
+            records.record(batch, layout, one)
+        batch.commit()
     if made:
         names = some([one.name for one in made])
         problems.insert(0, f"{names}: state made anew from the root; the way back is given up")

@@ -8,7 +8,7 @@ power failure, running it again finishes it.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pipeline import files, trees
@@ -144,6 +144,15 @@ def upgrade(
     return UpgradeReport(moved=tuple(move.suffix for move in moves), kept=tuple(kept))
 
 
+@dataclass(slots=True)
+class _Done:
+    """How far it came: states of those that were *moved*, what was *kept*, and *where* it is."""
+
+    moved: list[Instance] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    where: str = ""
+
+
 def _move(
     layout: Layout,
     there: Mapping[str, Instance],
@@ -155,52 +164,66 @@ def _move(
 
     Raises UpgradeError; the states of those that were changed by then say so.
     """
-    kept: list[Kept] = []
-    moved: list[Instance] = []
-    batch = Batch(layout)
-    where: str | None = None
+    done = _Done()
     why: str | None = None
-    try:
-        if image is not None and moves:
-            images.store(layout, image)
-        with bar("upgrade", len(moves)) as step, trees.opened(layout.prefix) as at:
-            for move in moves:
-                one = there[move.suffix]
-                where = one.name
-                differ.between(move.old, move.new).apply(
-                    at, one, going_back=image is None, root=Staging
-                )
-            where = None
-            files.sync(layout.prefix)
-            for move in moves:
-                one = there[move.suffix]
-                where = one.name
-                kept += differ.between(move.old, move.new).apply(at, one, going_back=image is None)
-                login = differ.login(move.new)
-                moved.append(replace(one, image=move.new, previous=move.old, login=login))
-                records.record(batch, layout, moved[-1])
-                step()
-        if any(one.login != there[one.suffix].login for one in moved):
-            where = None
-            clients.put(batch, layout, records.look(layout).with_those(moved).instances)
-    except KeyboardInterrupt:
-        why = "interrupted"
-    except OSError as error:
-        why = f"{f'{where}: ' if where else ''}{reason(error)}"
-    try:
-        batch.commit()
-    except OSError as error:
-        batch.drop()
-        moved, why = [], why or reason(error)
-    done = len(moved)
+    with Batch(layout) as batch:
+        try:
+            if image is not None and moves:
+                images.store(layout, image)
+            _change(layout, there, moves, differ, batch, done, going_back=image is None)
+        except KeyboardInterrupt:
+            why = "interrupted"
+        except OSError as error:
+            why = f"{f'{done.where}: ' if done.where else ''}{reason(error)}"
+        try:
+            batch.commit()
+        except OSError as error:
+            done.moved, why = [], why or reason(error)
     if why:
-        _unstage(layout, there, moves[done:], differ, going_back=image is None)
+        count = len(done.moved)
+        _unstage(layout, there, moves[count:], differ, going_back=image is None)
         raise UpgradeError(
-            f"upgrade stopped: {done} of {len(moves)} instances were moved:",
+            f"upgrade stopped: {count} of {len(moves)} instances were moved:",
             [why],
             hint="mend this, then run the same command again: it finishes what is left",
         )
-    return kept
+    return done.kept
+
+
+def _change(
+    layout: Layout,
+    there: Mapping[str, Instance],
+    moves: Sequence[Move],
+    differ: Differences,
+    batch: Batch,
+    done: _Done,
+    *,
+    going_back: bool,
+) -> None:
+    """Lay beside what goes into the roots, then put it there; *batch* has the states of *done*.
+
+    Raises OSError.
+    """
+    with bar("upgrade", len(moves)) as step, trees.opened(layout.prefix) as at:
+        for move in moves:
+            one = there[move.suffix]
+            done.where = one.name
+            change = differ.between(move.old, move.new)
+            change.apply(at, one, going_back=going_back, root=Staging)
+        done.where = ""
+        files.sync(layout.prefix)
+        for move in moves:
+            one = there[move.suffix]
+            done.where = one.name
+            done.kept += differ.between(move.old, move.new).apply(at, one, going_back=going_back)
+            login = differ.login(move.new)
+            moved = replace(one, image=move.new, previous=move.old, login=login)
+            records.record(batch, layout, moved)
+            done.moved.append(moved)
+            step()
+    done.where = ""
+    if any(one.login != there[one.suffix].login for one in done.moved):
+        clients.put(batch, layout, records.look(layout).with_those(done.moved).instances)
 
 
 def _unstage(

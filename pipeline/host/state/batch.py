@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
 
 from pipeline import files, trees
 
@@ -17,13 +18,23 @@ if TYPE_CHECKING:
 class Batch:
     """Files and folders that `commit` gives their names: at every moment each is old or new, whole.
 
-    They wait in PREFIX/.nifty/new, so a killed run leaves nothing elsewhere. Whatever is in the way
-    of one is replaced, a directory or a link as well: all below PREFIX/.nifty is this program's.
+    They wait in PREFIX/.nifty/new, so a killed run leaves nothing elsewhere, and a block that ends
+    without `commit`, on a full disk, leaves nothing at all. Whatever is in the way of one is
+    replaced, a directory or a link as well: all below PREFIX/.nifty is this program's.
     """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._waiting: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> Self:
+        """Itself: what waits when the block ends is dropped."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drop what has no name yet; on a bad disk the next run does it."""
+        with suppress(OSError):
+            self.drop()
 
     def put(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
         """Write *content*, which gets the name *path* later. Raises OSError."""

@@ -58,15 +58,11 @@ def _quoted(path: object) -> str:
 def write(layout: Layout, instances: Iterable[Instance]) -> bool:
     """Both files, durably, for exactly *instances*; no if both are right already.
 
-    Raises OSError; on a full disk neither of them is left in `new`.
+    Raises OSError.
     """
-    batch = Batch(layout)
-    try:
+    with Batch(layout) as batch:
         put(batch, layout, instances)
         return batch.commit()
-    except OSError:
-        batch.drop()
-        raise
 
 
 def put(batch: Batch, layout: Layout, instances: Iterable[Instance]) -> None:

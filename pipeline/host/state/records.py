@@ -248,9 +248,9 @@ def refuse(damaged: Iterable[Damaged]) -> None:
 
 def write(layout: Layout, instance: Instance) -> None:
     """Record *instance*, replacing whatever was there, durably."""
-    batch = Batch(layout)
-    record(batch, layout, instance)
-    batch.commit()
+    with Batch(layout) as batch:
+        record(batch, layout, instance)
+        batch.commit()
 
 
 def record(batch: Batch, layout: Layout, instance: Instance) -> None:

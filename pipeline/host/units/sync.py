@@ -127,12 +127,12 @@ def write_environments(
     with trees.opened(folder) as at:
         for name in gone:
             trees.remove(at, name)
-    batch = Batch(layout)
-    for path, text in found.wanted.items():
-        if not files.holds(path, text.encode()):
-            batch.put(path, text.encode())
-    if not batch.commit() and gone:
-        files.sync_folder(folder)
+    with Batch(layout) as batch:
+        for path, text in found.wanted.items():
+            if not files.holds(path, text.encode()):
+                batch.put(path, text.encode())
+        if not batch.commit() and gone:
+            files.sync_folder(folder)
 
 
 def _there(folder: Path, layout: Layout, among: Iterable[str] | None) -> Iterator[Path]:
@@ -205,11 +205,11 @@ def support(layout: Layout, used: Iterable[Runner]) -> None:
 
 def furnish(layout: Layout, used: Iterable[Runner]) -> None:
     """Write what the runners in use have beside their units. Raises OSError, UnitFilesError."""
-    batch = Batch(layout)
-    for runner in used:
-        for entry in runner.support(layout.prefix, unit_files.programs((runner,))):
-            _put(batch, layout, entry)
-    batch.commit()
+    with Batch(layout) as batch:
+        for runner in used:
+            for entry in runner.support(layout.prefix, unit_files.programs((runner,))):
+                _put(batch, layout, entry)
+        batch.commit()
 
 
 def _put(batch: Batch, layout: Layout, entry: Entry) -> None:

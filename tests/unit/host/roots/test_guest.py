@@ -104,7 +104,7 @@ ENTER = {
     "backup/restore._name": "renames a root that was made beside it as a whole",
     "host/status._used": "the root alone, following no link; nothing in it",
     "roots/undeploy.undeploy": "renamed as a whole, then trees.remove",
-    "roots/upgrade._move": "guest.GuestRoot: every step by trees, files bounded",
+    "roots/upgrade._change": "guest.GuestRoot: every step by trees, files bounded",
     "roots/upgrade._unstage": "guest.GuestRoot, as upgrade._move",
 }
 # Paths below the prefix that are the host's own, and text that only names a root.
