@@ -12,14 +12,15 @@ from pipeline.image import archive, manifest
 from pipeline.net import login, reference
 from pipeline.net.registry import Registry
 from pipeline.progress import bar, say
-from pipeline.release import documents, oci, registry
+from pipeline.release import documents, oci, referrers, registry
 from pipeline.settings import ARCHITECTURES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.net.reference import Reference
-    from pipeline.release.oci import Image, Index, Referrer
+    from pipeline.release.oci import Image, Index
+    from pipeline.release.referrers import Referrer
     from pipeline.settings import Settings
 
 
@@ -28,7 +29,7 @@ def run(settings: Settings) -> None:
     to, tags = _target(settings)
     images = _images(settings)
     made = oci.index(images)
-    about = oci.referrers(made, documents.of_release(RELEASE, images))
+    about = referrers.of_documents(made, documents.of_release(RELEASE, images))
     tags = tags or (made.version,)
     if not all(map(reference.is_tag, tags)):
         raise NiftyError(f"{made.version}: a version that cannot be a tag", hint="tag=...")

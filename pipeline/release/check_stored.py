@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import NiftyError, shown, some
 from pipeline.image import archive, manifest
 from pipeline.net.registry import descriptors, layers
-from pipeline.release import names, oci
+from pipeline.release import names, oci, referrers
 from pipeline.release import repository as contents
 from pipeline.release.check import Check, CheckError, said
 from pipeline.trust import memory, sums
@@ -42,7 +42,7 @@ class Seen:
 
     signed: Signed | None = None
     index: oci.Index | None = None
-    about: list[oci.Referrer] = field(default_factory=list)
+    about: list[referrers.Referrer] = field(default_factory=list)
 
 
 def stored(
@@ -87,7 +87,7 @@ def stored(
     documents = {sums.NAME: best.content, sums.SIGNATURE: best.signature}
     yield from _documents(repository, index, listed, documents)
     if seen.index is not None:
-        seen.about += oci.referrers(seen.index, documents)
+        seen.about += referrers.of_documents(seen.index, documents)
 
 
 def _images(

@@ -16,7 +16,7 @@ from pipeline.net.reference import is_digest
 from pipeline.net.registry import descriptors
 from pipeline.net.session import RegistryError
 from pipeline.paths import beneath
-from pipeline.release import oci
+from pipeline.release import layout, oci
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MARK = "oci-layout"
 _MOST_MANIFEST = 4 << 20
-_NAME = "org.opencontainers.image.ref.name"
 
 
 def is_layout(folder: Path) -> bool:
@@ -52,9 +51,9 @@ class Layout:
         if is_digest(name):
             return self._read(name, _MOST_MANIFEST)
         named = {
-            str(_told(one).get(_NAME)): one["digest"]
+            str(_told(one).get(layout.REF_NAME)): one["digest"]
             for one in self._listed()
-            if _NAME in _told(one) or one.get("mediaType") == oci.INDEX
+            if layout.REF_NAME in _told(one) or one.get("mediaType") == oci.INDEX
         }
         if not name and len(named) > 1:
             raise RegistryError(f"{self.title}: has several images: {some(map(shown, named))}")
@@ -79,7 +78,7 @@ class Layout:
 
     def referrers(self, digest: str) -> list[dict[str, Any]] | None:  # noqa: ARG002 (as a registry)
         """Descriptors of all that the layout lists beside its images."""
-        return [one for one in self._listed() if _NAME not in _told(one)]
+        return [one for one in self._listed() if layout.REF_NAME not in _told(one)]
 
     def _listed(self) -> list[dict[str, Any]]:
         try:

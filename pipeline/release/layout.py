@@ -1,7 +1,8 @@
-"""The images of a release as an OCI image layout: `skopeo copy oci:release/oci:nifty_2026.11 …`.
+"""An OCI image layout, and the images of a release as one (image-spec 1.1, image-layout.md).
 
-Each version of an image is one index under its own name, with every architecture that is there
-(image-spec 1.1, image-layout.md). One that was published stays as it is while its archives do.
+In a release each version of an image is one index under its own name, with every architecture that
+is there: `skopeo copy oci:release/oci:nifty_2026.11 …`. One that was published stays as it is while
+its archives do.
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from pipeline import files
 from pipeline.image import archive, manifest
+from pipeline.paths import beneath
 from pipeline.release import names, oci
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.release.oci import Index
+    from pipeline.release.referrers import Referrer
 
     Described = dict[str, Any]
 
 FOLDER = "oci"
-_REF_NAME = "org.opencontainers.image.ref.name"
+REF_NAME = f"{oci.ANNOTATIONS}ref.name"
 _ARCHIVE = "tar.zst"
 
 
@@ -36,13 +43,51 @@ def of_release(contents: Mapping[str, bytes], before: Mapping[str, bytes]) -> di
         blobs |= found[1]
     if not listed:
         return {}
-    table = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": listed}
-    made = {
-        **{_path(digest): content for digest, content in blobs.items()},
+    return {f"{FOLDER}/{path}": content for path, content in sorted(_files(listed, blobs).items())}
+
+
+def of_index(made: Index, about: Iterable[Referrer] = (), *, tag: str) -> dict[str, bytes]:
+    """Every file of the layout of *made*, by its path below the layout's directory, the index last.
+
+    `skopeo copy --all oci:DIRECTORY:TAG` reads it, and docker's `oci-import`. What is *about* the
+    index is listed beside it.
+    """
+    described, kept = _tagged(made, tag)
+    listed = [described]
+    for one in about:
+        kept |= {blob.digest: blob.content for blob in (*one.blobs, one.manifest)}
+        listed.append(dict(one.descriptor))
+    return _files(listed, kept)
+
+
+def write(folder: Path, content: Mapping[str, bytes]) -> None:
+    """Have *folder* hold the files of `of_index`; its index.json is written last.
+
+    Each is whole or not there. Blobs of an earlier index stay. Raises OSError.
+    """
+    for name, data in content.items():
+        path = beneath(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not files.holds(path, data):
+            files.put_cached(path, data)
+
+
+def _files(listed: Sequence[Described], blobs: Mapping[str, bytes]) -> dict[str, bytes]:
+    top = oci.Blob.of_table(
+        oci.INDEX, {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": listed}
+    )
+    return {
+        **{_path(digest): blobs[digest] for digest in sorted(blobs)},
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
-        "index.json": json.dumps(table, sort_keys=True, separators=(",", ":")).encode(),
+        "index.json": top.content,
     }
-    return {f"{FOLDER}/{path}": content for path, content in sorted(made.items())}
+
+
+def _tagged(made: Index, tag: str) -> tuple[Described, dict[str, bytes]]:
+    """How a layout lists *made*, and all of its blobs."""
+    every = (*made.blobs, made.blob, *(entry.manifest for entry in made.entries))
+    described = made.blob.descriptor(annotations={REF_NAME: tag})
+    return described, {blob.digest: blob.content for blob in every}
 
 
 def _versions(contents: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
@@ -62,9 +107,7 @@ def _made(tag: str, archives: Mapping[str, bytes]) -> tuple[Described, dict[str,
             for name, content in archives.items()
         ]
     )
-    every = (*made.blobs, made.blob, *(entry.manifest for entry in made.entries))
-    described = made.blob.descriptor(annotations={_REF_NAME: tag})
-    return described, {blob.digest: blob.content for blob in every}
+    return _tagged(made, tag)
 
 
 def _kept(
@@ -73,7 +116,7 @@ def _kept(
     """What was published as *tag*, if it has just these *archives*."""
     try:
         listed = json.loads(before[f"{FOLDER}/index.json"])["manifests"]
-        described = next(one for one in listed if one["annotations"][_REF_NAME] == tag)
+        described = next(one for one in listed if one["annotations"][REF_NAME] == tag)
         blobs = dict(_reached(described["digest"], before))
     except (KeyError, StopIteration):
         return None

@@ -14,7 +14,17 @@ from pipeline import files
 from pipeline.errors import NiftyError, ProblemsError, reason
 from pipeline.net.registry import Registry
 from pipeline.net.session import RegistryError
-from pipeline.release import check, check_stored, laid_out, oci, registry, repository, whole
+from pipeline.release import (
+    check,
+    check_stored,
+    laid_out,
+    layout,
+    oci,
+    referrers,
+    registry,
+    repository,
+    whole,
+)
 from pipeline.release.reader import RemoteError
 from pipeline.trust import memory, sums, verify
 
@@ -72,12 +82,12 @@ def to_layout(client: stored.Client, where: Place, folder: Path, rules: Rules) -
             index = repository.top(there, "")
             old, _listed, _sums = repository.vouched(there, index, rules.ring, rules.now)
             _refuse_older(old, signed, rules, folder)
-        content = oci.layout(made, about, tag=made.version)
+        content = layout.of_index(made, about, tag=made.version)
         wanted = {beside / name for name in content}
         for path in beside.rglob("*"):
             if path.is_file() and path not in wanted:
                 path.unlink()  # of another version, which was not finished
-        oci.write_layout(beside, content)
+        layout.write(beside, content)
     return signed
 
 
@@ -112,7 +122,7 @@ def _signed_there(opened: Registry, tag: str, rules: Rules) -> Signed:
 
 def _seen(
     client: stored.Client, where: Place, rules: Rules, kept: Path | None
-) -> tuple[Signed, oci.Index, list[oci.Referrer]]:
+) -> tuple[Signed, oci.Index, list[referrers.Referrer]]:
     seen = check_stored.Seen()
     checks = client.checked(where, rules.ring, fresh=rules.fresh, seen=seen, kept=kept)
     _refuse(where.url, checks)

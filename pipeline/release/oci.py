@@ -16,15 +16,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files
 from pipeline.errors import NiftyError
 from pipeline.image.archive import DEFAULT_LIMITS
 from pipeline.image.compressed import CompressedError, pieces
-from pipeline.paths import beneath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from pipeline.image.manifest import Manifest
 
@@ -45,7 +42,7 @@ PLATFORMS: Mapping[str, Mapping[str, str]] = {
     "riscv64": {"architecture": "riscv64", "os": "linux"},
 }
 
-_NAMES = "org.opencontainers.image."
+ANNOTATIONS = "org.opencontainers.image."
 _EPOCH_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -66,6 +63,12 @@ class Blob:
         """The blob of *content*, digested."""
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         return cls(media_type=media_type, content=content, digest=digest)
+
+    @classmethod
+    def of_table(cls, media_type: str, table: Mapping[str, Any]) -> Blob:
+        """That of *table* as JSON, the same bytes each time."""
+        text = json.dumps(table, sort_keys=True, separators=(",", ":"))
+        return cls.of(media_type, text.encode())
 
     def descriptor(self, **more: Any) -> dict[str, Any]:
         """What others say of it (descriptor.md); *more* are further properties."""
@@ -114,15 +117,6 @@ class Index:
         return (*self.configs, *(entry.layer for entry in self.entries))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Referrer:
-    """Documents about an index: a manifest with a subject, and the files in it as its layers."""
-
-    manifest: Blob
-    blobs: tuple[Blob, ...]
-    descriptor: Mapping[str, Any]
-
-
 def index(images: Sequence[Image]) -> Index:
     """The index of *images*, one for each architecture, in whatever order they come.
 
@@ -154,7 +148,7 @@ def index(images: Sequence[Image]) -> Index:
         "annotations": _annotations(first),
     }
     return Index(
-        blob=_json(INDEX, table),
+        blob=Blob.of_table(INDEX, table),
         version=first.version,
         created=_created(first),
         entries=tuple(entries),
@@ -173,120 +167,6 @@ def gzip(tar: bytes) -> bytes:
     head = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff"
     tail = struct.pack("<LL", zlib.crc32(tar), len(tar) & 0xFFFFFFFF)
     return b"".join((head, packer.compress(tar), packer.flush(), tail))
-
-
-def referrer(to: Index, kind: str, documents: Iterable[tuple[str, str, bytes]]) -> Referrer:
-    """*documents* (file name, media type, content) as one artifact of type *kind* about *to*.
-
-    An artifact as manifest.md, "Guidelines for Artifact Usage", wants it: an empty configuration,
-    the files as layers, the index as subject.
-    """
-    empty = Blob.of(EMPTY, b"{}")
-    layers = [(name, Blob.of(media, content)) for name, media, content in sorted(documents)]
-    if not layers:
-        raise OciError(f"no document to refer to the image: {kind}")
-    annotations = {f"{_NAMES}created": to.created}
-    manifest = _json(
-        MANIFEST,
-        {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "artifactType": kind,
-            "config": empty.descriptor(),
-            "layers": [
-                blob.descriptor(annotations={f"{_NAMES}title": name}) for name, blob in layers
-            ],
-            "subject": to.blob.descriptor(),
-            "annotations": annotations,
-        },
-    )
-    return Referrer(
-        manifest=manifest,
-        blobs=(empty, *(blob for _name, blob in layers)),
-        descriptor=manifest.descriptor(artifactType=kind, annotations=annotations),
-    )
-
-
-# What a release's file is to who looks for it by type, by the end of its name: the artifact's type
-# and the file's own.
-_DOCUMENTS = (
-    (".cdx.json", "application/vnd.cyclonedx+json", "application/vnd.cyclonedx+json"),
-    (".vex.json", "application/vnd.openvex+json", "application/vnd.openvex+json"),
-    (".intoto.json", "application/vnd.in-toto+json", "application/vnd.dsse.envelope.v1+json"),
-    ("_source.tar.zst", "application/vnd.nifty.source.v1", "application/zstd"),
-)
-# Of these neither is of use alone: they are one artifact.
-SUMS = "application/vnd.nifty.sums.v1"
-_TOGETHER = {
-    "SHA256SUMS": "text/plain",
-    "SHA256SUMS.gpg": "application/pgp-signature",
-    "nifty-keyring.pgp": "application/pgp-keys",
-}
-
-
-def referrers(to: Index, documents: Mapping[str, bytes]) -> tuple[Referrer, ...]:
-    """An artifact for each of *documents*, file names and contents, that is known by its name.
-
-    Those are SBOM, VEX, provenance and source, and checksums with their signature and keyring; of
-    others nothing is made.
-    """
-    found = [
-        (kind, name, [(name, media, content)])
-        for name, content in documents.items()
-        for ending, kind, media in _DOCUMENTS
-        if name.endswith(ending)
-    ]
-    if "SHA256SUMS" in documents:
-        several = [
-            (name, media, documents[name]) for name, media in _TOGETHER.items() if name in documents
-        ]
-        found.append((SUMS, "", several))
-    return tuple(referrer(to, kind, several) for kind, _name, several in sorted(found))
-
-
-def fallback_tag(digest: str) -> str:
-    """The tag below which referrers of *digest* are listed where a registry lists none itself.
-
-    distribution-spec 1.1, "Referrers Tag Schema".
-    """
-    return digest.replace(":", "-", 1)
-
-
-def fallback_index(present: Iterable[Mapping[str, Any]], more: Iterable[Referrer]) -> Blob:
-    """What lies below that tag: the descriptors that were *present*, and those of *more*."""
-    listed = {one["digest"]: one for one in present}
-    for one in more:
-        listed.setdefault(one.descriptor["digest"], one.descriptor)
-    return _json(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*listed.values()]})
-
-
-def layout(made: Index, about: Iterable[Referrer] = (), *, tag: str) -> dict[str, bytes]:
-    """Every file of an OCI image layout, by its path below the layout's directory.
-
-    `skopeo copy --all oci:DIRECTORY:TAG` reads it, and docker's `oci-import`. What is *about* the
-    index is listed beside it.
-    """
-    kept = {blob.digest: blob for blob in (*made.blobs, made.blob)}
-    kept |= {entry.manifest.digest: entry.manifest for entry in made.entries}
-    listed = [made.blob.descriptor(annotations={f"{_NAMES}ref.name": tag})]
-    for one in about:
-        kept |= {blob.digest: blob for blob in (*one.blobs, one.manifest)}
-        listed.append(dict(one.descriptor))
-    top = _json(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed})
-    files = {f"blobs/{digest.replace(':', '/')}": kept[digest].content for digest in sorted(kept)}
-    return {**files, "oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": top.content}
-
-
-def write_layout(folder: Path, content: Mapping[str, bytes]) -> None:
-    """Have *folder* hold the files of `layout`; its index.json is written last.
-
-    Each is whole or not there. Blobs of an earlier index stay. Raises OSError.
-    """
-    for name, data in content.items():
-        path = beneath(folder, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not files.holds(path, data):
-            files.put_cached(path, data)
 
 
 def _architecture(image: Image) -> str:
@@ -336,7 +216,7 @@ def _unpacked(packed: bytes) -> bytes:
 
 def _config(manifest: Manifest, diff_id: str) -> Blob:
     """How an engine runs it. Its own init powers off on SIGUSR2 (BusyBox, init/init.c)."""
-    return _json(
+    return Blob.of_table(
         CONFIG,
         {
             "created": _created(manifest),
@@ -354,7 +234,7 @@ def _config(manifest: Manifest, diff_id: str) -> Blob:
 
 
 def _manifest(manifest: Manifest, config: Blob, layer: Blob) -> Blob:
-    return _json(
+    return Blob.of_table(
         MANIFEST,
         {
             "schemaVersion": 2,
@@ -372,15 +252,17 @@ def _annotations(manifest: Manifest) -> dict[str, str]:
     Licences are left out where a drop-in's are: those are not told in SPDX's words.
     """
     said = {
-        f"{_NAMES}title": manifest.title,
-        f"{_NAMES}version": manifest.version,
-        f"{_NAMES}created": _created(manifest),
+        f"{ANNOTATIONS}title": manifest.title,
+        f"{ANNOTATIONS}version": manifest.version,
+        f"{ANNOTATIONS}created": _created(manifest),
     }
     own = {one.licence for one in manifest.components}
     linked = {part.licence for one in manifest.components for part in one.includes}
     if (own or linked) and not manifest.dropins:
         terms = {term for licence in own | linked for term in _terms(licence)}
-        said[f"{_NAMES}licenses"] = " AND ".join(sorted(terms, key=lambda term: term.strip("(")))
+        said[f"{ANNOTATIONS}licenses"] = " AND ".join(
+            sorted(terms, key=lambda term: term.strip("("))
+        )
     return said
 
 
@@ -393,8 +275,3 @@ def _terms(licence: str) -> list[str]:
 
 def _created(manifest: Manifest) -> str:
     return datetime.fromtimestamp(manifest.epoch, UTC).strftime(_EPOCH_FORMAT)
-
-
-def _json(media_type: str, table: Mapping[str, Any]) -> Blob:
-    text = json.dumps(table, sort_keys=True, separators=(",", ":"))
-    return Blob.of(media_type, text.encode())

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.net.registry import Registry, descriptors
 from pipeline.net.session import RegistryError
-from pipeline.release import oci
+from pipeline.release import referrers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pipeline.progress import Step
-    from pipeline.release.oci import Blob, Index, Referrer
+    from pipeline.release.oci import Blob, Index
+    from pipeline.release.referrers import Referrer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ def _list(registry: Registry, made: Index, about: Sequence[Referrer]) -> None:
     digest = made.blob.digest
     if registry.referrers(digest) is not None:
         return
-    tag = oci.fallback_tag(digest)
+    tag = referrers.fallback_tag(digest)
     listed = descriptors(registry.get_manifest(tag) or b"")
-    blob = oci.fallback_index(listed, about)
+    blob = referrers.fallback_index(listed, about)
     registry.put_manifest(blob.content, blob.media_type, tag)

@@ -13,7 +13,7 @@ from pipeline.image import archive
 from pipeline.net.registry import descriptors, layers
 from pipeline.net.session import RegistryError, object_of
 from pipeline.program import to_type
-from pipeline.release import names, oci
+from pipeline.release import names, oci, referrers
 from pipeline.release.reader import RemoteError
 from pipeline.trust import keyring, sums, verify
 
@@ -118,7 +118,7 @@ def about(repository: Repository, digest: str) -> list[dict[str, Any]]:
     """Descriptors of what refers to *digest*, listed by the registry or below the fallback tag."""
     listed = repository.referrers(digest)
     if listed is None:
-        listed = descriptors(repository.get_manifest(oci.fallback_tag(digest)) or b"")
+        listed = descriptors(repository.get_manifest(referrers.fallback_tag(digest)) or b"")
     if len(listed) > _MOST_REFERRERS:
         told = f"{len(listed)} refer to {digest}, at most {_MOST_REFERRERS} are looked at"
         raise RegistryError(f"{repository.title}: {told}")
@@ -148,7 +148,7 @@ def signatures(repository: Repository, digest: str) -> Iterator[Sums]:
     Raises RegistryError.
     """
     for one in about(repository, digest):
-        if one.get("artifactType", oci.SUMS) != oci.SUMS:
+        if one.get("artifactType", referrers.SUMS) != referrers.SUMS:
             continue
         found = documents(repository, one, digest)
         if sums.NAME not in found:

@@ -12,7 +12,7 @@ from pipeline.net import login, reference
 from pipeline.net import registry as protocol
 from pipeline.net.registry import Registry
 from pipeline.net.session import RegistryError
-from pipeline.release import oci, registry
+from pipeline.release import oci, referrers, registry
 from pipeline.release.place import place
 from pipeline.release.stored import Client
 from pipeline.run import CLEAN_ENVIRONMENT, run
@@ -49,12 +49,12 @@ def digest(content: bytes) -> str:
 def test_skopeo_copies_all_of_it_there_and_back(host: str, tmp_path: Path) -> None:
     """Referrers are below the fallback tag: this registry has no list of them."""
     made = oci.index([oci_image("x86_64"), oci_image("aarch64")])
-    about = oci.referrers(made, {"SHA256SUMS": b"sums", "SHA256SUMS.gpg": b"signature"})
+    about = referrers.of_documents(made, {"SHA256SUMS": b"sums", "SHA256SUMS.gpg": b"signature"})
     with Registry(reference.parse(f"oci://{host}/nifty"), writes=True) as opened:
         assert registry.push(opened, made, about, ("one", "two")).moved == ("one", "two")
         assert registry.push(opened, made, about, ("one", "two")).sent == 0
     assert digest(raw(host, "nifty:two")) == made.blob.digest
-    listed = json.loads(raw(host, f"nifty:{oci.fallback_tag(made.blob.digest)}"))["manifests"]
+    listed = json.loads(raw(host, f"nifty:{referrers.fallback_tag(made.blob.digest)}"))["manifests"]
     assert listed == [dict(one.descriptor) for one in about]
     words = ("skopeo", "copy", "--all", "--preserve-digests")
     layout = f"oci:{tmp_path / 'layout'}:x"

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.image import archive, manifest
 from pipeline.net import reference
-from pipeline.release import oci
+from pipeline.release import referrers
 from pipeline.run import run
 from tests.support.registry import fetched, real
 from tests.support.signers import require
@@ -87,12 +87,12 @@ def test_the_release_and_what_refers_to_it_agree(pushed: Pushed) -> None:
     layer = pushed.said["manifests"][1]["layer"]["digest"].removeprefix("sha256:")
     sums = (pushed.checkout.artifacts / "release/SHA256SUMS").read_text()
     assert f"{layer}  nifty_2026.11_x86-64.tar.zst\n" in sums
-    listed = json.loads(raw(pushed, f"nifty:{oci.fallback_tag(pushed.said['digest'])}"))
+    listed = json.loads(raw(pushed, f"nifty:{referrers.fallback_tag(pushed.said['digest'])}"))
     assert listed["manifests"] == pushed.said["referrers"]
     kinds = {one["artifactType"] for one in listed["manifests"]}
     assert kinds == {
         "application/vnd.cyclonedx+json", "application/vnd.openvex+json",
-        "application/vnd.in-toto+json", "application/vnd.nifty.source.v1", oci.SUMS,
+        "application/vnd.in-toto+json", "application/vnd.nifty.source.v1", referrers.SUMS,
     }  # fmt: skip
     words = (f"from=oci://{pushed.host}/nifty:one", f"keyring={pushed.ring}", "format=json")
     checks = json.loads(pushed.checkout.doit("verify", *words).stdout)

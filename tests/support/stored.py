@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.image import archive, manifest
 from pipeline.net.registry import Registry
-from pipeline.release import documents, names, oci, registry
+from pipeline.release import documents, names, oci, referrers, registry
 from pipeline.trust import sums
 from tests.support import signers
 from tests.support.oci_image import oci_image
@@ -33,7 +33,7 @@ class Release:
 
     index: oci.Index
     image: oci.Image
-    about: tuple[oci.Referrer, ...]
+    about: tuple[referrers.Referrer, ...]
 
     @property
     def sha256(self) -> str:
@@ -64,7 +64,7 @@ def release(
     about = {sums.NAME: content}
     if signer is not None:
         about |= {sums.SIGNATURE: signer.sign(content), names.KEYRING: signer.certificate}
-    return Release(index=index, image=images[0], about=oci.referrers(index, about))
+    return Release(index=index, image=images[0], about=referrers.of_documents(index, about))
 
 
 def published(folder: Path, version: str = "1") -> Release:
@@ -73,7 +73,7 @@ def published(folder: Path, version: str = "1") -> Release:
     inside = manifest.read(archive.read(packed), name="published")
     image = oci.Image(archive=packed, manifest=inside)
     index = oci.index([image])
-    about = oci.referrers(index, documents.of_release(folder, [image]))
+    about = referrers.of_documents(index, documents.of_release(folder, [image]))
     return Release(index=index, image=image, about=about)
 
 

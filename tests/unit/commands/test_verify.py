@@ -12,7 +12,7 @@ import pytest
 from pipeline import settings as variables
 from pipeline.commands import verify as command
 from pipeline.errors import NiftyError, UsageError
-from pipeline.release import bringer, documents, keys, oci
+from pipeline.release import bringer, documents, keys, oci, referrers
 from tests.support import signers, stored, webserver
 from tests.support.published import FIRST, put, stem
 from tests.support.registry import faking
@@ -125,7 +125,7 @@ def test_documents_of_others_are_counted_and_not_believed(
     release: Path, ring: str, fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = stored.published(release)
-    other = oci.referrers(made.index, {f"{stem()}.vex.json": b"harmless, all of it"})
+    other = referrers.of_documents(made.index, {f"{stem()}.vex.json": b"harmless, all of it"})
     stored.push(replace(made, about=(*made.about, *other)), fake.reference(), "2026.11")
     assert checks(fake, ring, capsys)["nothing else"].startswith("1 other documents refer to it")
 
@@ -173,7 +173,7 @@ def test_what_engines_would_run_is_what_is_signed(
         table["manifests"][0] = described
     blob = oci.Blob.of(oci.INDEX, json.dumps(table).encode())
     index = replace(made.index, blob=blob, entries=tuple(entries), configs=tuple(configs))
-    about = oci.referrers(index, documents.of_release(release, [made.image]))
+    about = referrers.of_documents(index, documents.of_release(release, [made.image]))
     stored.push(
         stored.Release(index=index, image=made.image, about=about), fake.reference(), "2026.11"
     )

@@ -15,7 +15,7 @@ from pipeline import settings
 from pipeline.image.archive import Limits
 from pipeline.image.manifest import ComponentRecord, DropinRecord, IncludeRecord
 from pipeline.paths import PROJECT
-from pipeline.release import oci
+from pipeline.release import layout, oci, referrers
 from pipeline.run import run
 from tests.support.oci_image import oci_image, tar_of
 
@@ -171,7 +171,7 @@ def test_what_is_no_index_is_refused(images: list[oci.Image], told: str) -> None
 
 
 def test_documents_refer_to_the_index() -> None:
-    made = oci.referrers(MADE, DOCUMENTS)
+    made = referrers.of_documents(MADE, DOCUMENTS)
     tables = [_table(one.manifest) for one in made]
     sums, sbom = "application/vnd.nifty.sums.v1", "application/vnd.cyclonedx+json"
     provenance, vex = "application/vnd.in-toto+json", "application/vnd.openvex+json"
@@ -196,22 +196,22 @@ def test_documents_refer_to_the_index() -> None:
 
 def test_a_document_of_another_architecture_is_an_artifact_of_its_own() -> None:
     both = {"nifty-x86_64.cdx.json": b"{}", "nifty-aarch64.cdx.json": b"{ }"}
-    assert len(oci.referrers(MADE, both)) == 2
+    assert len(referrers.of_documents(MADE, both)) == 2
 
 
 def test_the_fallback_keeps_what_others_have_said() -> None:
-    made = oci.referrers(MADE, DOCUMENTS)
+    made = referrers.of_documents(MADE, DOCUMENTS)
     other = {"mediaType": oci.MANIFEST, "digest": _digest(b"other"), "size": 5}
-    blob = oci.fallback_index([other], made)
+    blob = referrers.fallback_index([other], made)
     assert _table(blob)["manifests"] == [other, *(one.descriptor for one in made)]
-    again = oci.fallback_index(_table(blob)["manifests"], made)
+    again = referrers.fallback_index(_table(blob)["manifests"], made)
     assert again == blob
-    assert oci.fallback_tag("sha256:ab") == "sha256-ab"
+    assert referrers.fallback_tag("sha256:ab") == "sha256-ab"
 
 
 def test_a_layout_holds_every_blob_under_its_digest(tmp_path: Path) -> None:
-    about = oci.referrers(MADE, DOCUMENTS)
-    oci.write_layout(tmp_path, oci.layout(MADE, about, tag="2026.11"))
+    about = referrers.of_documents(MADE, DOCUMENTS)
+    layout.write(tmp_path, layout.of_index(MADE, about, tag="2026.11"))
     assert json.loads((tmp_path / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
     top = json.loads((tmp_path / "index.json").read_bytes())
     assert top["manifests"][0] == MADE.blob.descriptor(
@@ -222,7 +222,7 @@ def test_a_layout_holds_every_blob_under_its_digest(tmp_path: Path) -> None:
     assert all(hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name for blob in blobs)
     assert len(blobs) == 1 + 4 + 4 + 2 + len(about) + 1 + 5
     before = {path: path.stat().st_mtime_ns for path in blobs}
-    oci.write_layout(tmp_path, oci.layout(MADE, about, tag="2026.11"))
+    layout.write(tmp_path, layout.of_index(MADE, about, tag="2026.11"))
     assert {path: path.stat().st_mtime_ns for path in blobs} == before
 
 

@@ -13,7 +13,7 @@ from pipeline.net.login import Login
 from pipeline.net.registry import Registry
 from pipeline.net.session import RegistryError
 from pipeline.net.transport import Transport
-from pipeline.release import oci, registry
+from pipeline.release import oci, referrers, registry
 from tests.support.oci_image import oci_image
 from tests.support.registry import PASSWORD, USER, Fake, Fault, faking, fetched
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 X86 = oci_image("x86_64")
 MADE = oci.index([X86, oci_image("aarch64")])
-ABOUT = oci.referrers(MADE, {"SHA256SUMS": b"sums", "small_2026.11_x86-64.cdx.json": b"[]"})
+ABOUT = referrers.of_documents(
+    MADE, {"SHA256SUMS": b"sums", "small_2026.11_x86-64.cdx.json": b"[]"}
+)
 FAST = Transport(backoff=lambda _number: 0, read_timeout=5)
 BLOBS, MANIFESTS = 9, 7
 TAGS = ("2026.11", "latest")
@@ -53,8 +55,8 @@ def test_everything_is_there_and_the_tags_come_last(fake: Fake) -> None:
     }
     sent = fake.asked(r"^(PUT|POST)")
     assert [one.rpartition("/")[2] for one in sent[-2:]] == list(TAGS)
-    assert sent[-3].endswith(oci.fallback_tag(MADE.blob.digest))
-    listed = json.loads(fake.manifests[oci.fallback_tag(MADE.blob.digest)][1])["manifests"]
+    assert sent[-3].endswith(referrers.fallback_tag(MADE.blob.digest))
+    listed = json.loads(fake.manifests[referrers.fallback_tag(MADE.blob.digest)][1])["manifests"]
     assert listed == [dict(one.descriptor) for one in ABOUT]
 
 
@@ -77,12 +79,12 @@ def test_a_push_that_was_broken_off_goes_on(fake: Fake) -> None:
 def test_a_registry_that_lists_referrers_needs_no_tag_for_it(fake: Fake) -> None:
     fake.has_referrers = True
     push(fake)
-    assert oci.fallback_tag(MADE.blob.digest) not in fake.manifests
+    assert referrers.fallback_tag(MADE.blob.digest) not in fake.manifests
 
 
 def test_what_others_said_of_the_image_stays(fake: Fake) -> None:
     other = {"mediaType": oci.MANIFEST, "digest": f"sha256:{'1' * 64}", "size": 3}
-    tag = oci.fallback_tag(MADE.blob.digest)
+    tag = referrers.fallback_tag(MADE.blob.digest)
     fake.manifests[tag] = (oci.INDEX, json.dumps({"manifests": [other]}).encode())
     push(fake)
     assert json.loads(fake.manifests[tag][1])["manifests"][0] == other

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.errors import NiftyError
-from pipeline.release import names, oci
+from pipeline.release import names, oci, referrers
 from pipeline.release.place import place
 from pipeline.release.reader import RemoteError
 from pipeline.release.stored import Client
@@ -160,11 +160,13 @@ def test_the_signature_of_another_release_is_none(lying: Fake, tmp_path: Path) -
     """Listed as this index's, it is another's by its subject; and its sums have no such layer."""
     other = stored.release("2026.12")
     stored.push(other, lying.reference(), "2026.12")
-    theirs = lying.manifests[oci.fallback_tag(other.index.blob.digest)]
-    lying.manifests[oci.fallback_tag(MADE.index.blob.digest)] = theirs
+    theirs = lying.manifests[referrers.fallback_tag(other.index.blob.digest)]
+    lying.manifests[referrers.fallback_tag(MADE.index.blob.digest)] = theirs
     assert "is signed by nobody" in reason(lying, tmp_path)
-    moved = oci.referrer(
-        MADE.index, oci.SUMS, [(name, "text/plain", content) for name, content in _said(other)]
+    moved = referrers.referrer(
+        MADE.index,
+        referrers.SUMS,
+        [(name, "text/plain", content) for name, content in _said(other)],
     )
     with faking() as fake:
         stored.push(replace(MADE, about=(moved,)), fake.reference(), "2026.11")
@@ -264,7 +266,7 @@ def test_a_redirect_to_http_is_not_followed(lying: Fake, tmp_path: Path) -> None
 
 def test_many_referrers_are_not_looked_at(lying: Fake, tmp_path: Path) -> None:
     listed = [{"digest": f"sha256:{number:064x}", "size": 9} for number in range(65)]
-    tag = oci.fallback_tag(MADE.index.blob.digest)
+    tag = referrers.fallback_tag(MADE.index.blob.digest)
     lying.manifests[tag] = (oci.INDEX, json.dumps({"manifests": listed}).encode())
     lying.requests.clear()
     assert "65 refer to" in reason(lying, tmp_path)
